@@ -1,0 +1,160 @@
+"""One run of a job: its body within its timeout, what came of it, and when the next one is due."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextlib import suppress
+from contextvars import copy_context
+from datetime import datetime, timedelta
+from functools import partial
+from inspect import isawaitable
+from typing import Any
+
+from starlette.datastructures import State
+
+from .clock import Clock, RandomSource
+from .inject import Injected
+from .job import TIMEOUT_MAX, TIMEOUT_MIN, JobContext
+from .schedule import draw
+from .store import Claimed, Finish, Outcome
+
+# The wait after a first failure. It doubles with each further one in a row, up to the job's period.
+RETRY = timedelta(seconds=5)
+
+# A note is a line beside the run; an error is the head of a traceback that is in the log.
+LINE_CHARACTERS_MAX = 500
+
+
+class JobRun:
+    """A claimed run. `task` is its body; when that is done, `finish()` says what came of it.
+
+    The outcome is read off the task from outside, so nothing can keep it from being known: no
+    exception of any kind, no cancel before the first step.
+    """
+
+    def __init__(
+        self,
+        injected: Injected,
+        claimed: Claimed,
+        *,
+        clock: Clock,
+        random: RandomSource,
+        state: State,
+        threads: Executor,
+    ) -> None:
+        self.job = injected.job
+        self.claimed = claimed
+        key = f"{self.job.name}:{claimed.run_no}"
+        self.context = JobContext(
+            name=self.job.name,
+            clock=clock,
+            random=random(f"{key}:body"),
+            run_no=claimed.run_no,
+            state=state,
+        )
+        self._injected = injected
+        self._random = random
+        self._threads = threads
+        self._guard: asyncio.Timeout | None = None
+        self._cancelled = False
+        self.task = asyncio.create_task(self._body(), name=f"cron {key}")
+
+    def cancel(self) -> None:
+        """Cut the run short."""
+        self._cancelled = True
+        self.task.cancel()
+
+    def finish(self) -> Finish:
+        """What came of the run, whose task is done. A failure is logged with its traceback."""
+        outcome, error = self._outcome()
+        failures = self.claimed.failures
+        if outcome == "ok":
+            failures = 0
+        elif outcome != "interrupted":
+            failures += 1
+            self.context.log.error("%s: %s", outcome, line_of(error), exc_info=error)
+        return Finish(
+            self.job.name,
+            self.claimed.run_no,
+            outcome,
+            note=line_of(self.task.result()) if outcome == "ok" else "",
+            error="" if error is None else f"{type(error).__name__}: {line_of(error)}",
+            failures=failures,
+            next_run_at=partial(self._next_run_at, outcome, failures),
+        )
+
+    def _outcome(self) -> tuple[Outcome, BaseException | None]:
+        if self.task.cancelled():
+            error: BaseException | None = asyncio.CancelledError("nobody asked for this cancel")
+        else:
+            error = self.task.exception()
+        if self._guard is not None and self._guard.expired():
+            return "timeout", error or TimeoutError("it ended after its timeout")
+        if self._cancelled or self.context.stop_seen:
+            return "interrupted", None
+        return ("ok" if error is None else "error"), error
+
+    def _next_run_at(
+        self, outcome: Outcome, failures: int, now: datetime, due: datetime
+    ) -> datetime:
+        if outcome == "interrupted":
+            return now
+        schedule, key = self.job.schedule, f"{self.job.name}:{self.claimed.run_no}"
+        if due <= now:  # an overrun: what fell due meanwhile is skipped
+            due = schedule.next(now, self._random(f"{key}:gap"))
+        if outcome == "ok":
+            return due
+        wait = min(schedule.period(now), RETRY * 2 ** min(failures - 1, 30))
+        low, high = wait * (1 - schedule.jitter), wait * (1 + schedule.jitter)
+        return min(due, now + draw(low, high, self._random(f"{key}:retry")))
+
+    async def _body(self) -> Any:
+        invoke = self._call_in_thread if self.job.threaded else _call
+        async with self.context.clock.timeout(self._timeout_seconds()) as self._guard:
+            try:
+                return await self._injected.run(self.context, invoke)
+            except SystemExit as error:  # it would end the app
+                raise RuntimeError("the body called sys.exit()") from error
+
+    def _timeout_seconds(self) -> float | None:
+        timeout = self.job.timeout
+        if timeout == "interval":
+            period = self.job.schedule.period(self.claimed.started_at)
+            timeout = max(TIMEOUT_MIN, min(period, TIMEOUT_MAX))
+        return None if timeout is None else timeout.total_seconds()
+
+    async def _call_in_thread(self, call: Callable[[], Any]) -> Any:
+        """Call it in a thread. A cancel asks the thread to stop, and waits until it has ended."""
+        run = partial(copy_context().run, _call_guarded, call)
+        thread = asyncio.get_running_loop().run_in_executor(self._threads, run)
+        try:
+            return await asyncio.shield(thread)
+        except asyncio.CancelledError:
+            self.context.request_stop()
+            while not thread.done():
+                with suppress(asyncio.CancelledError):  # one is raised below, for all of them
+                    await asyncio.wait([thread])
+            raise
+
+
+async def _call(call: Callable[[], Any]) -> Any:
+    return await call()
+
+
+def _call_guarded(call: Callable[[], Any]) -> Any:
+    try:
+        result = call()
+    except StopIteration as error:  # no future can carry it
+        raise RuntimeError("the body raised StopIteration") from error
+    if isawaitable(result):
+        raise TypeError(f"it returned {result!r}, which nobody awaits: declare it `async def`")
+    return result
+
+
+def line_of(value: object) -> str:
+    """One short line that says what `value` is, whatever it is."""
+    try:
+        text = "" if value is None else str(value)
+    except Exception:  # noqa: BLE001 -- a broken __str__ fails nobody but its author
+        text = f"<{type(value).__name__}>"
+    return " ".join(text.split())[:LINE_CHARACTERS_MAX]

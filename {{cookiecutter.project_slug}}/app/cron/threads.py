@@ -1,0 +1,69 @@
+"""Threads that nobody waits for when the process ends."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from functools import partial
+from queue import SimpleQueue
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class DaemonThreads(Executor):
+    """At most `limit` daemon threads, started when needed, that take work in the order it came.
+
+    For `loop.run_in_executor`. A ThreadPoolExecutor would do, but Python joins its threads at exit:
+    one that ignores every request to stop would keep the process alive.
+    """
+
+    def __init__(self, limit: int, name: str) -> None:
+        self._limit = limit
+        self._name = name
+        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._unfinished = 0
+        self._closed = False
+
+    def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Run `function` in one of the threads. Raises RuntimeError after `shutdown`."""
+        future: Future[T] = Future()
+        with self._lock:
+            if self._closed:
+                raise RuntimeError(f"{self._name} is closed")
+            self._unfinished += 1
+            if self._threads < min(self._unfinished, self._limit):
+                self._threads += 1
+                name = f"{self._name}-{self._threads}"
+                threading.Thread(target=self._loop, name=name, daemon=True).start()
+        self._work.put(partial(self._run, future, partial(function, *args, **kwargs)))
+        return future
+
+    def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:
+        """Take no more work. The threads end when they have done what they have; nobody waits."""
+        with self._lock:
+            self._closed = True
+            for _ in range(self._threads):
+                self._work.put(None)
+
+    def _loop(self) -> None:
+        while work := self._work.get():
+            work()
+
+    def _run(self, future: Future[T], call: Callable[[], T]) -> None:
+        if not future.set_running_or_notify_cancel():
+            return self._finish()
+        try:
+            result = call()
+        except BaseException as error:  # noqa: BLE001 -- it belongs to who awaits the future
+            self._finish()
+            future.set_exception(error)
+        else:
+            self._finish()
+            future.set_result(result)
+
+    def _finish(self) -> None:
+        with self._lock:
+            self._unfinished -= 1

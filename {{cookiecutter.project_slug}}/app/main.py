@@ -1,0 +1,92 @@
+"""Where all is joined, and only here: settings, database, scheduler and routes become an app."""
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, closing
+from typing import Any
+
+from fastapi import FastAPI
+
+from app.cron.clock import Clock, RandomSource, SystemClock, seeded
+from app.cron.database import Database, DatabaseError
+from app.cron.inject import Injected, prepare
+from app.cron.job import Function, JobError
+from app.cron.schedule import in_words
+from app.cron.scheduler import Scheduler
+from app.cron.store import MemoryStore
+from app.db import open_database, upgrade_schema
+from app.jobs import JOBS
+from app.ops.health import router as health_router
+from app.ops.logs import set_up_logs
+from app.sessions import router as sessions_router
+from app.settings import Settings, SettingsError, read_settings
+
+log = logging.getLogger(__name__)
+
+
+def create_app(
+    settings: Settings | None = None,
+    *,
+    jobs: Sequence[Function] = JOBS,
+    clock: Clock | None = None,
+    random: RandomSource | None = None,
+) -> FastAPI:
+    """The app: `uvicorn app.main:create_app --factory`. Tests bring their own clock and chance.
+
+    What is wrong with the settings, the database or a job ends the process here, in one line.
+    """
+    try:
+        settings = settings or read_settings()
+        set_up_logs(settings)
+        open_database(settings).close()
+        clock = clock or SystemClock()
+        return _join(settings, jobs, clock, random or seeded(settings.cron_seed))
+    except (SettingsError, DatabaseError, JobError) as error:
+        raise SystemExit(f"{type(error).__name__}: {error}") from error
+
+
+def _join(
+    settings: Settings, jobs: Sequence[Function], clock: Clock, random: RandomSource
+) -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        with closing(open_database(settings)) as database:
+            await upgrade_schema(database)
+            state: dict[str, Any] = {"database": database, "clock": clock}
+            async with Scheduler(
+                prepared if settings.cron_enabled else [],
+                store=MemoryStore(clock),
+                clock=clock,
+                random=random,
+                state=state,
+                grace=settings.grace,
+                threads=settings.cron_threads,
+            ) as scheduler:
+                state["scheduler"] = scheduler
+                _log_start(settings, prepared, database, scheduler)
+                yield state
+
+    app = FastAPI(title="Service", lifespan=lifespan)
+    prepared = prepare(jobs, app)
+    app.include_router(sessions_router)
+    app.include_router(health_router)
+    return app
+
+
+def _log_start(
+    settings: Settings, jobs: Sequence[Injected], database: Database, scheduler: Scheduler
+) -> None:
+    count = f"{len(jobs)} job{'' if len(jobs) == 1 else 's'}"
+    if not settings.cron_enabled:
+        log.info("cron: off (CRON_ENABLED), %s not run here, SQLite %s", count, database.path)
+        return
+    due = scheduler.next_due()
+    log.info(
+        "cron: %s, SQLite %s, due times kept in memory%s",
+        count,
+        database.path,
+        f", next {due[0]} in {in_words(due[1])}" if due else "",
+    )
+    for job in (injected.job for injected in jobs):
+        if remark := job.schedule.remark():
+            log.info("cron: %s, %s: %s", job.name, job.schedule, remark)

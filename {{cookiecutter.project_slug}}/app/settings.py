@@ -1,0 +1,77 @@
+"""The settings, from the environment. A wrong value is refused at start, by its variable's name."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+
+class SettingsError(ValueError):
+    """A variable has a wrong value. The message is one line: which, what it is, what is right."""
+
+
+class Settings(BaseSettings):
+    """Each field is read from the variable of its name in capitals, such as DATABASE_URL."""
+
+    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True)
+
+    database_url: str = "sqlite:///data/app.db"
+    """Where the sessions are kept. A relative path is seen from the working directory."""
+    cron_enabled: bool = True
+    """False: this process runs no jobs."""
+    cron_seed: str | None = None
+    """Makes all jitter repeatable. Unset: the operating system chooses."""
+    cron_grace_seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 5
+    """How long runs may go on when the app stops, before they are cancelled."""
+    cron_threads: Annotated[int, Field(ge=1, le=1000)] = 8
+    """How many `def` jobs run at the same time."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    log_format: Literal["text", "json"] = "text"
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _in_capitals(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("database_url")
+    @classmethod
+    def _names_a_file(cls, value: str) -> str:
+        try:
+            url = make_url(value)
+        except ArgumentError:
+            raise ValueError("this is not a URL, as sqlite:///data/app.db is") from None
+        if url.drivername != "sqlite" or url.database in (None, "", ":memory:"):
+            shown = url.render_as_string(hide_password=True)
+            raise ValueError(f"{shown} names no SQLite file, as sqlite:///data/app.db does")
+        return value
+
+    @property
+    def database_path(self) -> Path:
+        """The file that `database_url` names."""
+        return Path(str(make_url(self.database_url).database))
+
+    @property
+    def grace(self) -> timedelta:
+        """`cron_grace_seconds` as a duration."""
+        return timedelta(seconds=self.cron_grace_seconds)
+
+
+def read_settings() -> Settings:
+    """The settings from the environment. Raises SettingsError for wrong values."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SettingsError("; ".join(_in_a_line(problem) for problem in error.errors())) from None
+
+
+def _in_a_line(problem: ErrorDetails) -> str:
+    variable = str(problem["loc"][0]).upper()
+    message = problem["msg"].removeprefix("Value error, ")
+    # A database's URL can hold a password.
+    value = "" if variable == "DATABASE_URL" else f"={problem['input']!r}"
+    return f"{variable}{value}: {message}"

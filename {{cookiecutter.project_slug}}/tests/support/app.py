@@ -1,0 +1,59 @@
+"""The whole app in a test: its lifespan, on the test's clock."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+from fastapi import FastAPI
+
+from app.cron.clock import RandomSource, seeded
+from app.cron.inject import prepare
+from app.cron.scheduler import Scheduler
+from app.cron.store import MemoryStore
+
+from .clock import FakeClock
+
+
+def cron_app(
+    *jobs: Callable[..., Any], clock: FakeClock, random: RandomSource | None = None, **options: Any
+) -> FastAPI:
+    """An app that has these jobs and nothing else. `options` are the Scheduler's."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        options.setdefault("coalesce", timedelta(0))
+        async with Scheduler(
+            prepare(jobs, app),
+            store=MemoryStore(clock),
+            clock=clock,
+            random=random or seeded("a test"),
+            **options,
+        ):
+            yield
+
+    return FastAPI(lifespan=lifespan)
+
+
+@asynccontextmanager
+async def running(app: FastAPI, clock: FakeClock) -> AsyncIterator[None]:
+    """Run the app's lifespan, as a server would: in a task of its own, for as long as the block."""
+    started, leave = asyncio.Event(), asyncio.Event()
+
+    async def serve() -> None:
+        async with app.router.lifespan_context(app):
+            started.set()
+            await leave.wait()
+
+    server = asyncio.create_task(serve(), name="server")
+    start = asyncio.create_task(started.wait())
+    await clock.run(asyncio.wait([server, start], return_when=asyncio.FIRST_COMPLETED))
+    start.cancel()
+    try:
+        if started.is_set():
+            await clock.settle()
+            yield
+    finally:
+        leave.set()
+        await clock.run(server)
