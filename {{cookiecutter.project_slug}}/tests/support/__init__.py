@@ -1,7 +1,7 @@
 """What tests hold in their hands: a clock and chance of their own, and an app that runs on them."""
 
-from .app import cron_app, running
+from .app import cron_app, running, seconds_to_end
 from .chance import Draws, fixed
 from .clock import FakeClock, Gate
 
-__all__ = ["Draws", "FakeClock", "Gate", "cron_app", "fixed", "running"]
+__all__ = ["Draws", "FakeClock", "Gate", "cron_app", "fixed", "running", "seconds_to_end"]

@@ -57,3 +57,12 @@ async def running(app: FastAPI, clock: FakeClock) -> AsyncIterator[None]:
     finally:
         leave.set()
         await clock.run(server)
+
+
+async def seconds_to_end(clock: FakeClock, *jobs: Callable[..., Any]) -> float:
+    """How long an app with these jobs takes to end, its grace being 5 s. No task may be left."""
+    tasks = asyncio.all_tasks()
+    async with running(cron_app(*jobs, clock=clock), clock):
+        left = clock.monotonic()
+    assert asyncio.all_tasks() == tasks
+    return clock.monotonic() - left

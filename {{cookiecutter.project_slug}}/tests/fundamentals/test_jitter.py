@@ -1,0 +1,88 @@
+"""Jitter: how far a gap may be from its interval, and what decides it."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.cron import JobContext, every, job
+from app.cron.clock import seeded
+from support import Draws, FakeClock, cron_app, running
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+MICROSECOND = timedelta(microseconds=1)
+
+
+@pytest.mark.parametrize(("draw", "seconds"), [(0, 210), (0.5, 300), (1, 390)])
+def test_a_gap_is_seven_to_thirteen_tenths_of_the_interval(draw: float, seconds: int) -> None:
+    """With the usual jitter of 0.3, draws of 0, 1/2 and 1 give 0.7, 1.0 and 1.3 intervals."""
+    gap = every(minutes=5).next(NOW, Draws(draw)) - NOW
+    assert gap == seconds * SECOND
+
+
+@given(
+    microseconds=st.integers(1, 10**14),
+    jitter=st.floats(0, 1, exclude_max=True),
+    seed=st.integers(),
+)
+def test_no_gap_is_outside_its_bounds(microseconds: int, jitter: float, seed: int) -> None:
+    """Whatever the interval, the jitter and the seed, to the microsecond."""
+    schedule = every(seconds=microseconds / 1_000_000, jitter=jitter)
+    gap = (schedule.next(NOW, Random(seed)) - NOW) / MICROSECOND
+    assert abs(gap - microseconds) <= microseconds * jitter + 1
+
+
+def test_gaps_are_spread_evenly_between_the_bounds() -> None:
+    """By Kolmogorov and Smirnov: 2,000 gaps stray no more than 95 % of fair sources would."""
+    random = Random("a fair source")
+    gaps = sorted(every(seconds=100).next(NOW, random) - NOW for _ in range(2_000))
+    shares = [(gap - 70 * SECOND) / (60 * SECOND) for gap in gaps]
+    strays = [max(share - n / 2_000, (n + 1) / 2_000 - share) for n, share in enumerate(shares)]
+    assert max(strays) < 1.358 / 2_000**0.5
+
+
+async def test_each_gap_is_drawn_anew(clock: FakeClock) -> None:
+    """No two of a hundred gaps are the same."""
+    starts = await starts_of(clock, seed="one")
+    gaps = {later - earlier for earlier, later in pairwise(starts)}
+    assert len(gaps) == len(starts) - 1 > 100
+
+
+async def test_the_same_seed_gives_the_same_times(clock: FakeClock) -> None:
+    """What a seed has decided happens again, after a restart or on another machine."""
+    assert await starts_of(clock, seed="one") == await starts_of(clock, seed="one")
+
+
+async def test_another_seed_gives_other_times(clock: FakeClock) -> None:
+    """Replicas with seeds of their own do not run in step."""
+    assert await starts_of(clock, seed="one") != await starts_of(clock, seed="two")
+
+
+async def test_another_job_changes_nothing(clock: FakeClock) -> None:
+    """A job's times follow from the seed and its name: they stay when a job is added beside it."""
+
+    @job(every(seconds=7))
+    async def neighbour(ctx: JobContext) -> None:
+        ctx.random.random()
+
+    alone = await starts_of(clock, seed="one")
+    assert await starts_of(clock, neighbour, seed="one") == alone
+
+
+async def starts_of(clock: FakeClock, *others: Callable[..., Any], seed: str) -> list[timedelta]:
+    """When a job declared `every(seconds=10)` starts in the first 20 minutes of an app."""
+    begin, starts = clock.now(), list[timedelta]()
+
+    @job(every(seconds=10))
+    async def subject(ctx: JobContext) -> None:
+        starts.append(ctx.clock.now() - begin)
+
+    async with running(cron_app(subject, *others, clock=clock, random=seeded(seed)), clock):
+        await clock.advance(minutes=20)
+    return starts

@@ -1,0 +1,119 @@
+"""Shutdown: jobs are asked to stop, after the grace cancelled, a second later left behind."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+from fastapi import FastAPI
+
+from app.cron import JobContext, every, job
+from support import FakeClock, cron_app, running, seconds_to_end
+
+Log = pytest.LogCaptureFixture
+AT_ONCE = every(minutes=5, jitter=0)
+
+
+@job(AT_ONCE)
+async def careful(ctx: JobContext) -> None:
+    """Sleeps for a minute. When it is cancelled, it cleans up for half a second."""
+    try:
+        await ctx.clock.sleep(60)
+    finally:
+        await ctx.clock.sleep(0.5)
+        ctx.log.info("clean")
+
+
+async def test_without_jobs_the_app_ends_at_once(clock: FakeClock) -> None:
+    """There is nothing to wait for."""
+    assert await seconds_to_end(clock) == 0
+
+
+async def test_a_run_that_ends_when_asked_is_not_cancelled(clock: FakeClock) -> None:
+    """`ctx.stopping` turns true as the shutdown begins; polls of a second end it in a second."""
+
+    @job(AT_ONCE)
+    async def polite(ctx: JobContext) -> None:
+        while not ctx.stopping:
+            await ctx.clock.sleep(1)
+
+    assert await seconds_to_end(clock, polite) == 1
+
+
+async def test_a_sleeping_job_is_cancelled_after_the_grace(clock: FakeClock, caplog: Log) -> None:
+    """The app does not wait until it would wake, but does for the end of its `finally`."""
+    assert await seconds_to_end(clock, careful) == 5.5
+    assert "careful run 1: clean" in caplog.text
+
+
+async def test_a_job_that_swallows_its_cancel_is_left_behind(clock: FakeClock, caplog: Log) -> None:
+    """It gets its second, then the app ends, and the log names it."""
+
+    @job(AT_ONCE)
+    async def deaf(ctx: JobContext) -> None:
+        while ctx.clock.monotonic() < 20:
+            with suppress(asyncio.CancelledError):
+                await ctx.clock.sleep(20)
+
+    assert await seconds_to_end(clock, deaf) == 6
+    assert "deaf run 1 does not end; it is left behind" in caplog.text
+    await clock.advance(seconds=20)
+
+
+async def test_a_thread_that_ignores_stop_is_left_behind(clock: FakeClock, caplog: Log) -> None:
+    """Nothing ends a thread from outside; the app does not wait for it."""
+    gate = clock.gate()
+
+    @job(AT_ONCE)
+    def stubborn() -> None:
+        gate.wait()
+
+    assert await seconds_to_end(clock, stubborn) == 6
+    assert "stubborn run 1 does not end; it is left behind" in caplog.text
+    gate.open()
+    await clock.settle()
+
+
+async def test_a_job_before_its_first_await_is_stopped(clock: FakeClock, caplog: Log) -> None:
+    """Also an app that ends in the moment in which it starts leaves nothing running."""
+    async with cron_app(careful, clock=clock).router.lifespan_context(FastAPI()):
+        await asyncio.sleep(0)  # the scheduler makes the job's task, which has not begun
+        passing = asyncio.create_task(clock.advance(seconds=6))
+    await passing
+    assert "careful run 1: clean" in caplog.text
+
+
+async def test_a_second_cancel_does_not_cut_it_short(clock: FakeClock, caplog: Log) -> None:
+    """Whoever ends the app twice, as by a second Ctrl-C, still has all jobs awaited."""
+
+    async def serve(app: FastAPI) -> None:
+        async with app.router.lifespan_context(app):
+            await clock.sleep(60)
+
+    server = asyncio.create_task(serve(cron_app(careful, clock=clock)))
+    for _ in range(2):
+        await clock.advance(seconds=1)
+        server.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await clock.run(server)
+    assert "careful run 1: clean" in caplog.text
+
+
+@pytest.mark.parametrize("started", [True, False])
+async def test_jobs_are_stopped_when_the_app_fails(
+    clock: FakeClock, caplog: Log, started: bool
+) -> None:
+    """In its body or half-way through its start: they end as ever, and the error is not hidden."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with cron_app(careful, clock=clock).router.lifespan_context(app):
+            await asyncio.sleep(0)  # the job begins
+            if started:
+                yield
+            raise ValueError("of the app")
+
+    with pytest.raises(ValueError, match="of the app"):
+        async with running(FastAPI(lifespan=lifespan), clock):
+            pass
+    assert "careful run 1: clean" in caplog.text

@@ -1,0 +1,96 @@
+"""The service in a process of its own, as uvicorn serves it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from app.settings import Settings
+
+# After so much real time something is stuck, and the test fails.
+REAL_SECONDS_MAX = 30.0
+
+POLL_SECONDS = 0.02
+
+SERVICE = Path(__file__).parents[2]
+
+VARIABLES = {name.upper() for name in Settings.model_fields}
+
+
+class Server:
+    """`uvicorn APP --factory` on the loopback, in `folder`, with the settings of `environment`.
+
+    Without a port it takes a free one. However its `with` block ends, the process ends with it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        app: str = "app.main:create_app",
+        *,
+        port: int = 0,
+        **environment: str,
+    ) -> None:
+        command = [sys.executable, "-u", "-m", "uvicorn", app, "--factory"]
+        kept = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+        file, path = tempfile.mkstemp(".log", dir=folder)
+        self._output = Path(path)
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 -- our own command
+                [*command, "--host", "127.0.0.1", "--port", str(port)],
+                cwd=folder,
+                env={**kept, "PYTHONPATH": str(SERVICE), **environment},
+                stdout=file,
+                stderr=file,
+            )
+        finally:
+            os.close(file)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    @property
+    def output(self) -> str:
+        """All that it has written so far."""
+        return self._output.read_text("utf-8")
+
+    def url(self) -> str:
+        """Where it answers, once it does."""
+        return self.wait_for(r"running on (http://[0-9.:]+)")
+
+    def wait_for(self, pattern: str) -> str:
+        """Wait until the output has what the pattern describes, and give its first group."""
+        deadline = time.monotonic() + REAL_SECONDS_MAX
+        while not (found := re.search(pattern, self.output)):
+            assert self._process.poll() is None, f"it has ended:\n{self.output}"
+            assert time.monotonic() < deadline, f"there is no {pattern!r}:\n{self.output}"
+            time.sleep(POLL_SECONDS)
+        return found[found.re.groups and 1]
+
+    def wait_for_end(self) -> int:
+        """Wait until it ends by itself: 0 or more is its exit code, -15 means: by SIGTERM."""
+        try:
+            return self._process.wait(REAL_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it does not end:\n{self.output}") from None
+
+    def end_by(self, signal_: signal.Signals) -> tuple[int, float]:
+        """Send the signal; give how it ended, as `wait_for_end`, and after how many seconds."""
+        sent = time.monotonic()
+        self._process.send_signal(signal_)
+        return self.wait_for_end(), time.monotonic() - sent
