@@ -7,7 +7,7 @@ from contextlib import suppress
 from contextvars import copy_context
 from datetime import datetime, timedelta
 from functools import partial
-from inspect import isawaitable
+from inspect import iscoroutine
 from typing import Any
 
 from starlette.datastructures import State
@@ -146,8 +146,9 @@ def _call_guarded(call: Callable[[], Any]) -> Any:
         result = call()
     except StopIteration as error:  # no future can carry it
         raise RuntimeError("the body raised StopIteration") from error
-    if isawaitable(result):
-        raise TypeError(f"it returned {result!r}, which nobody awaits: declare it `async def`")
+    if iscoroutine(result):
+        result.close()
+        raise TypeError("it returned a coroutine, which nobody awaits: declare it `async def`")
     return result
 
 

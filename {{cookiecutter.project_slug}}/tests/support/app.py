@@ -23,13 +23,12 @@ def cron_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        options.setdefault("coalesce", timedelta(0))
+        usual: dict[str, Any] = {"store": MemoryStore(clock), "coalesce": timedelta(0)}
         async with Scheduler(
             prepare(jobs, app),
-            store=MemoryStore(clock),
             clock=clock,
             random=random or seeded("a test"),
-            **options,
+            **(usual | options),
         ):
             yield
 

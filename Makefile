@@ -1,0 +1,42 @@
+# The template's own checks. The generated service has a Makefile of its own.
+# `make PYTHON=/some/python3.12 test` uses that interpreter.
+
+SERVICE := {{cookiecutter.project_slug}}
+
+# The first interpreter that really runs, can make venvs and is supported, with its version.
+CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
+PROBE := import sys, ensurepip; (3, 11) <= sys.version_info < (3, 15) or sys.exit(1); \
+	print("%d.%d.%d" % sys.version_info[:3])
+FOUND := $(shell for python in $(CANDIDATES); do \
+	version=$$($$python -c '$(PROBE)' 2>/dev/null) && echo $$python $$version && break; done)
+override PYTHON = $(or $(firstword $(FOUND)),$(error No Python 3.11 to 3.14 with venv runs here: \
+	install one, or name it: make PYTHON=path))
+INSTALLED = .venv/installed-with-python-$(lastword $(FOUND))
+
+.PHONY: demo test mutants lock clean
+
+demo:
+	@$(PYTHON) tools/demo.py
+
+test: $(INSTALLED)
+	@.venv/bin/python tools/check.py
+
+mutants: $(INSTALLED)
+	@.venv/bin/python tools/mutants.py
+
+$(INSTALLED): requirements-dev.txt
+	rm -rf .venv
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+# The service's lists first: ours take their versions. What still fits keeps its version; to take
+# the newest, remove the .txt files before.
+lock:
+	$(MAKE) -C "$(SERVICE)" lock
+	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+		--no-emit-index-url --no-header requirements-dev.in -o requirements-dev.txt
+
+clean:
+	rm -rf .venv .cache
+	find . -type d \( -name __pycache__ -o -name '.*_cache' \) -prune -exec rm -rf {} +

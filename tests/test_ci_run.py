@@ -1,0 +1,50 @@
+"""The last line and the exit code of .ci/run, with a make that only pretends."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+RUN = Path(__file__).resolve().parent.parent / ".ci" / "run"
+
+CHECKS_WELL = "printf 'NOT RUN: no database (2 tests)\\n12 passed, 0 failed\\n'"
+CHECKS_BAD = "printf '11 passed, 1 failed\\n'; echo 'make: Error 1' >&2; exit 2"
+MUTANTS_WELL = "echo '5 mutants: 5 killed, 0 survived'"
+MUTANTS_BAD = "echo '5 mutants: 3 killed, 2 survived'; exit 2"
+NOTHING = "exit 2"
+
+
+@pytest.mark.parametrize(
+    ("checks", "mutants", "last_line", "exit_code"),
+    [
+        (CHECKS_WELL, MUTANTS_WELL, "17 passed, 0 failed", 0),
+        (CHECKS_BAD, MUTANTS_WELL, "16 passed, 1 failed", 1),
+        (CHECKS_WELL, MUTANTS_BAD, "15 passed, 2 failed", 1),
+        (NOTHING, MUTANTS_WELL, "5 passed, 1 failed", 1),
+        (CHECKS_WELL, NOTHING, "12 passed, 1 failed", 1),
+    ],
+    ids=["all well", "a test fails", "mutants survive", "no checks", "no mutants"],
+)
+def test_the_last_line_counts_checks_and_mutants(
+    tmp_path: Path, checks: str, mutants: str, last_line: str, exit_code: int
+) -> None:
+    """A killed mutant is a pass; what does not get as far as its count is a failure."""
+    finished = run(tmp_path, checks, mutants)
+    assert finished.stdout.splitlines()[-1] == last_line
+    assert finished.returncode == exit_code
+
+
+def test_what_was_not_run_is_said_again_at_the_end(tmp_path: Path) -> None:
+    """The mutants' lines come after the checks' own."""
+    finished = run(tmp_path, CHECKS_WELL, MUTANTS_WELL)
+    assert finished.stdout.splitlines()[-2] == "NOT RUN: no database (2 tests)"
+
+
+def run(directory: Path, checks: str, mutants: str) -> subprocess.CompletedProcess[str]:
+    """Run it where `make test` and `make mutants` are these commands of the shell."""
+    make = directory / "make"
+    make.write_text(f'#!/bin/sh\ncase "$1" in\ntest) {checks} ;;\nmutants) {mutants} ;;\nesac\n')
+    make.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{directory}{os.pathsep}{os.environ['PATH']}"}
+    return subprocess.run([RUN], env=environment, stdout=subprocess.PIPE, text=True)
