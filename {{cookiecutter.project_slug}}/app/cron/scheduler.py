@@ -9,16 +9,13 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from starlette.datastructures import State
-
 from .agenda import MICROSECOND, Agenda, Entry
 from .clock import Clock, RandomSource
 from .inject import Injected
-from .job import JobLog
-from .run import JobRun
+from .job import Job, JobLog
+from .running import Running
 from .schedule import in_words
-from .store import Claim, Claimed, Finish, Look, Registration, Store
-from .threads import DaemonThreads
+from .store import Claim, Finish, Look, Registration, Store
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +31,9 @@ LATE = timedelta(seconds=30)
 
 # How long cancelled runs may take to clean up at shutdown, and then the store to hear of it.
 CANCEL_SECONDS = 1.0
+
+# A job is not claimed again sooner after it has been claimed in vain, or the driver might spin.
+LOST = timedelta(milliseconds=10)
 
 # How long the driver rests when the store has failed.
 STORE_RETRY_SECONDS = 1.0
@@ -54,25 +54,24 @@ class Scheduler:
         store: Store,
         clock: Clock,
         random: RandomSource,
-        state: Mapping[str, Any] | None = None,
+        state: Mapping[str, Any],
         grace: timedelta = timedelta(seconds=5),
         threads: int = 8,
         look_every: timedelta = LOOK_EVERY,
         coalesce: timedelta = COALESCE,
     ) -> None:
-        self._jobs = {injected.job.name: injected for injected in jobs}
+        self._jobs = {injected.job.name: injected.job for injected in jobs}
         self._store = store
         self._clock = clock
         self._random = random
-        self._state = {} if state is None else state
         self._grace_seconds = grace.total_seconds()
-        self._threads = DaemonThreads(threads, "cron-job")
-        self._thread_limit = threads
+        self._running = Running(
+            jobs, clock=clock, random=random, state=state, threads=threads, ended=self._end
+        )
         self._agenda = Agenda(clock, coalesce)
         self._look_every = look_every // MICROSECOND
         self._looked_at = 0
         self._run_nos: dict[str, int] = {}
-        self._runs: dict[str, JobRun] = {}
         self._ended: list[Finish] = []
         self._wake = asyncio.Event()
         self._driver: asyncio.Task[None] | None = None
@@ -80,7 +79,7 @@ class Scheduler:
 
     async def __aenter__(self) -> Self:
         self._looked_at = self._agenda.time()
-        looks = await self._store.register([self._register(i) for i in self._jobs.values()])
+        looks = await self._store.register([self._register(job) for job in self._jobs.values()])
         self._schedule(looks)
         self._driver = asyncio.create_task(self._drive(), name="cron driver")
         return self
@@ -157,18 +156,18 @@ class Scheduler:
             self._agenda.put_back(due)
             raise
         for claim in claimed:
-            self._begin(claim)
-        lost = set(names) - {claim.name for claim in claimed}
-        if lost:
-            self._schedule(await self._store.look(sorted(lost)))
+            self._run_nos[claim.name] = claim.run_no
+            self._running.begin(claim)
+        if lost := sorted(set(names) - {claim.name for claim in claimed}):
+            self._schedule(await self._store.look(lost), soonest=LOST)
 
     def _take_due(self) -> list[Entry]:
         """What is due, but for jobs that need a thread when none is free."""
-        free = self._thread_limit - sum(run.job.threaded for run in self._runs.values())
+        free = self._running.free_threads()
 
         def may_start(name: str) -> bool:
             nonlocal free
-            if not self._jobs[name].job.threaded:
+            if not self._jobs[name].threaded:
                 return True
             free -= 1
             if free < 0:
@@ -177,22 +176,8 @@ class Scheduler:
 
         return self._agenda.take_due(may_start)
 
-    def _begin(self, claimed: Claimed) -> None:
-        self._run_nos[claimed.name] = claimed.run_no
-        run = JobRun(
-            self._jobs[claimed.name],
-            claimed,
-            clock=self._clock,
-            random=self._random,
-            state=State(dict(self._state)),
-            threads=self._threads,
-        )
-        self._runs[claimed.name] = run
-        run.task.add_done_callback(partial(self._end, run))
-
-    def _end(self, run: JobRun, _: asyncio.Task[Any]) -> None:
-        del self._runs[run.job.name]
-        self._ended.append(run.finish())
+    def _end(self, finish: Finish) -> None:
+        self._ended.append(finish)
         self._wake.set()
 
     async def _record_ended(self) -> None:
@@ -210,63 +195,48 @@ class Scheduler:
         self._agenda.retry_waiting()
 
     async def _look_again(self) -> None:
-        busy = {*self._runs, *(finish.name for finish in self._ended)}
+        busy = {*self._running.names, *(finish.name for finish in self._ended)}
         looks = await self._store.look([name for name in self._jobs if name not in busy])
         self._agenda.clear()
         self._schedule(looks)
 
-    def _schedule(self, looks: Iterable[Look]) -> None:
+    def _schedule(self, looks: Iterable[Look], soonest: timedelta = timedelta(0)) -> None:
         for look in looks:
             self._run_nos[look.name] = look.run_no
-            self._agenda.add(look.name, look.delay)
+            self._agenda.add(look.name, max(look.delay, soonest))
 
-    def _register(self, injected: Injected) -> Registration:
-        name, schedule = injected.job.name, injected.job.schedule
-        first = partial(schedule.first, random=self._random(f"{name}:0:gap"))
-        return Registration(name, first, schedule.latest, schedule.steady)
+    def _register(self, job: Job) -> Registration:
+        first = partial(job.schedule.first, random=self._random(f"{job.name}:0:gap"))
+        return Registration(job.name, first, job.schedule.latest, job.schedule.steady)
 
     def _claim(self, name: str) -> Claim:
         run_no = self._run_nos[name]
         random = self._random(f"{name}:{run_no + 1}:gap")
-        return Claim(name, run_no, partial(self._jobs[name].job.schedule.next, random=random))
+        return Claim(name, run_no, partial(self._jobs[name].schedule.next, random=random))
 
     async def _stop(self) -> None:
         self._wake.set()
-        if self._runs:
-            seconds, names = self._grace_seconds, ", ".join(sorted(self._runs))
-            log.info("cron: stopping; waiting up to %g s for %s", seconds, names)
+        if names := ", ".join(self._running.names):
+            log.info("cron: stopping; waiting up to %g s for %s", self._grace_seconds, names)
+        self._running.request_stop()
         with suppress(TimeoutError):
             async with self._clock.timeout(self._grace_seconds):
-                await self._all_ended()
+                if self._driver is not None:
+                    await asyncio.wait([self._driver])
+                self._running.request_stop()  # also what the driver has begun meanwhile
+                await self._running.wait()
         if self._driver is not None:
             self._driver.cancel()
-        for run in self._runs.values():
-            run.cancel()
+        self._running.cancel()
         with suppress(TimeoutError):
             async with self._clock.timeout(CANCEL_SECONDS):
-                await self._all_ended()
+                await self._running.wait()
         try:
             async with self._clock.timeout(CANCEL_SECONDS):
                 await self._record_ended()
         except Exception:
-            log.exception("cron: the ends of these runs are not recorded: %s", self._ended)
-        for name, run in self._runs.items():
-            log.error("cron: %s run %d does not end; it is left behind", name, run.claimed.run_no)
-            # Or asyncio.run would wait for it, without a limit.
-            asyncio.tasks._unregister_task(run.task)
-        self._threads.shutdown()
-
-    async def _all_ended(self) -> None:
-        """Wait for the driver and all runs to end, and ask them to."""
-        while True:
-            tasks = [run.task for run in self._runs.values()]
-            if self._driver is not None and not self._driver.done():
-                tasks.append(self._driver)
-            if not tasks:
-                return
-            for run in self._runs.values():
-                run.context.request_stop()
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            log.exception("cron: it is not recorded how these runs ended: %s", self._ended)
+        self._running.leave_behind()
 
 
 def _report(finish: Finish, look: Look) -> None:

@@ -287,7 +287,7 @@ async def test_a_driver_that_hangs_is_a_problem(clock: FakeClock) -> None:
 
 def scheduler_of(*jobs: Callable[..., Any], **options: Any) -> Scheduler:
     """A scheduler of these jobs."""
-    return Scheduler(prepare(jobs, FastAPI()), random=fixed(0), **options)
+    return Scheduler(prepare(jobs, FastAPI()), random=fixed(0), state={}, **options)
 
 
 class Watched(MemoryStore):

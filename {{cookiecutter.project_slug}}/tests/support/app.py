@@ -23,7 +23,11 @@ def cron_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        usual: dict[str, Any] = {"store": MemoryStore(clock), "coalesce": timedelta(0)}
+        usual: dict[str, Any] = {
+            "store": MemoryStore(clock),
+            "state": {},
+            "coalesce": timedelta(0),
+        }
         async with Scheduler(
             prepare(jobs, app),
             clock=clock,

@@ -38,6 +38,6 @@ async def serving(app: FastAPI, clock: FakeClock) -> AsyncIterator[AsyncClient]:
 
 
 def query(settings: Settings, statement: str) -> list[tuple[Any, ...]]:
-    """What is in the database file, seen from outside the app."""
-    with closing(sqlite3.connect(settings.database_path)) as database:
+    """Ask the database file, from outside the app."""
+    with closing(sqlite3.connect(settings.database_path, isolation_level=None)) as database:
         return database.execute(statement).fetchall()

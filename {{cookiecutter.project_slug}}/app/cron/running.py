@@ -1,0 +1,89 @@
+"""The runs under way in this process."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from starlette.datastructures import State
+
+from .clock import Clock, RandomSource
+from .inject import Injected
+from .run import JobRun
+from .store import Claimed, Finish
+from .threads import DaemonThreads
+
+log = logging.getLogger(__name__)
+
+
+class Running:
+    """Starts claimed runs, at most one of a job at a time, and tells when they have ended."""
+
+    def __init__(
+        self,
+        jobs: Sequence[Injected],
+        *,
+        clock: Clock,
+        random: RandomSource,
+        state: Mapping[str, Any],
+        threads: int,
+        ended: Callable[[Finish], None],
+    ) -> None:
+        self._jobs = {injected.job.name: injected for injected in jobs}
+        self._clock = clock
+        self._random = random
+        self._state = state
+        self._thread_limit = threads
+        self._threads = DaemonThreads(threads, "cron-job")
+        self._ended = ended
+        self._runs: dict[str, JobRun] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """The jobs that are running."""
+        return sorted(self._runs)
+
+    def free_threads(self) -> int:
+        """How many `def` jobs could start now."""
+        return self._thread_limit - sum(run.job.threaded for run in self._runs.values())
+
+    def begin(self, claimed: Claimed) -> None:
+        """Start a run. When it is over, `ended` is called with how it ended."""
+        run = JobRun(
+            self._jobs[claimed.name],
+            claimed,
+            clock=self._clock,
+            random=self._random,
+            state=State(dict(self._state)),
+            threads=self._threads,
+        )
+        self._runs[claimed.name] = run
+        run.task.add_done_callback(partial(self._end, run))
+
+    def request_stop(self) -> None:
+        """Ask all runs to stop."""
+        for run in self._runs.values():
+            run.context.request_stop()
+
+    async def wait(self) -> None:
+        """Wait until all runs have ended."""
+        while self._runs:
+            await asyncio.wait([run.task for run in self._runs.values()])
+
+    def cancel(self) -> None:
+        """Cut all runs short."""
+        for run in self._runs.values():
+            run.cancel()
+
+    def leave_behind(self) -> None:
+        """Give up the runs that do not end, and take no more."""
+        for name, run in self._runs.items():
+            log.error("cron: %s run %d does not end; it is left behind", name, run.claimed.run_no)
+            # Or asyncio.run would wait for it, without a limit.
+            asyncio.tasks._unregister_task(run.task)
+        self._threads.shutdown()
+
+    def _end(self, run: JobRun, _: asyncio.Task[Any]) -> None:
+        del self._runs[run.job.name]
+        self._ended(run.finish())
