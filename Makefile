@@ -15,8 +15,8 @@ INSTALLED = .venv/installed-with-python-$(lastword $(FOUND))
 
 .PHONY: demo test mutants lock clean
 
-demo:
-	@$(PYTHON) tools/demo.py
+demo: $(INSTALLED)
+	@.venv/bin/python -m tools.demo $(PORT)
 
 test: $(INSTALLED)
 	@.venv/bin/python tools/check.py

@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, status
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 
 from app.cron.clock import Clock, RandomSource, SystemClock, seeded
 from app.cron.database import Database, DatabaseError
@@ -70,7 +72,15 @@ def _join(
     prepared = prepare(jobs, app)
     app.include_router(sessions_router)
     app.include_router(health_router)
+    app.add_exception_handler(RequestValidationError, _refuse_request)
     return app
+
+
+async def _refuse_request(request: Request, error: Exception) -> JSONResponse:
+    """What is wrong with a request, without what it said: not all of that could be sent back."""
+    assert isinstance(error, RequestValidationError)
+    problems = [{key: each[key] for key in ("type", "loc", "msg")} for each in error.errors()]
+    return JSONResponse({"detail": problems}, status.HTTP_422_UNPROCESSABLE_CONTENT)
 
 
 def _log_start(

@@ -29,7 +29,7 @@ router = APIRouter(prefix="/sessions", tags=["sessions"])
 class NewSession(BaseModel):
     """What a client sends."""
 
-    user: Annotated[str, Field(min_length=1, max_length=200)]
+    user: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
     ttl_seconds: Annotated[int, Field(strict=True, ge=1, le=TTL_SECONDS_MAX)]
 
 

@@ -43,11 +43,13 @@ class Settings(BaseSettings):
     def _names_a_file(cls, value: str) -> str:
         try:
             url = make_url(value)
-        except ArgumentError:
+        except (ArgumentError, ValueError):
             raise ValueError("this is not a URL, as sqlite:///data/app.db is") from None
-        if url.drivername != "sqlite" or url.database in (None, "", ":memory:"):
-            shown = url.render_as_string(hide_password=True)
-            raise ValueError(f"{shown} names no SQLite file, as sqlite:///data/app.db does")
+        # What is wrong is not repeated: a URL can hold a password, in more than one place.
+        if url.drivername != "sqlite":
+            raise ValueError(f"{url.drivername} is not supported, sqlite:///data/app.db is")
+        if url.host or url.query or url.database in (None, "", ":memory:"):
+            raise ValueError("this names no SQLite file, as sqlite:///data/app.db does")
         return value
 
     @property
@@ -72,6 +74,5 @@ def read_settings() -> Settings:
 def _in_a_line(problem: ErrorDetails) -> str:
     variable = str(problem["loc"][0]).upper()
     message = problem["msg"].removeprefix("Value error, ")
-    # A database's URL can hold a password.
     value = "" if variable == "DATABASE_URL" else f"={problem['input']!r}"
     return f"{variable}{value}: {message}"

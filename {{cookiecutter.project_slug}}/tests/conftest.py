@@ -1,8 +1,13 @@
 """Fixtures that every test may ask for."""
 
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
+import pytest
 import pytest_asyncio
+
+from app.settings import Settings
 from support import FakeClock
 
 
@@ -11,3 +16,27 @@ async def clock() -> AsyncIterator[FakeClock]:
     """A clock that stands at the first of January 2026 until the test moves it."""
     with FakeClock() as clock:
         yield clock
+
+
+@pytest.fixture
+def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No setting comes from the environment of who runs the tests, no file from their folder."""
+    monkeypatch.chdir(tmp_path)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def settings(no_settings: None, tmp_path: Path) -> Settings:
+    """The default settings, on a new database file."""
+    return Settings(database_url=f"sqlite:///{tmp_path}/app.db")
+
+
+@pytest.fixture(autouse=True)
+def restored_logs() -> Iterator[None]:
+    """`create_app` sets up the log of its process; after the test it is as it was before."""
+    logger = logging.getLogger("app")
+    handlers, level = logger.handlers, logger.level
+    yield
+    logger.handlers = handlers
+    logger.setLevel(level)

@@ -101,7 +101,13 @@ class Database:
 
 def _set_up_writer(connection: sqlite3.Connection, _: Any) -> None:
     connection.isolation_level = None  # transactions begin when we say so
-    connection.execute("PRAGMA journal_mode = WAL")  # readers and the writer do not wait in turn
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")  # readers need not wait for the writer
+    except sqlite3.OperationalError:
+        # On a new file this does not wait for another process that writes. Beginning does.
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("COMMIT")
+        connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA foreign_keys = ON")
 

@@ -65,34 +65,37 @@ class JobRun:
         self.task.cancel()
 
     def finish(self) -> Finish:
-        """What came of the run, whose task is done. A failure is logged with its traceback."""
-        outcome, error = self._outcome()
+        """What came of the run, whose task is done. An error is logged with its traceback."""
+        outcome, note, error = self._result()
         failures = self.claimed.failures
         if outcome == "ok":
             failures = 0
         elif outcome != "interrupted":
             failures += 1
+        if error is not None:
             self.context.log.error("%s: %s", outcome, line_of(error), exc_info=error)
         return Finish(
             self.job.name,
             self.claimed.run_no,
             outcome,
-            note=line_of(self.task.result()) if outcome == "ok" else "",
+            note=line_of(note),
             error="" if error is None else f"{type(error).__name__}: {line_of(error)}",
             failures=failures,
             next_run_at=partial(self._next_run_at, outcome, failures),
         )
 
-    def _outcome(self) -> tuple[Outcome, BaseException | None]:
+    def _result(self) -> tuple[Outcome, object, BaseException | None]:
+        note: object = None
+        error: BaseException | None = None
         if self.task.cancelled():
-            error: BaseException | None = asyncio.CancelledError("nobody asked for this cancel")
-        else:
-            error = self.task.exception()
+            error = asyncio.CancelledError("nobody asked for this cancel")
+        elif not (error := self.task.exception()):
+            note = self.task.result()
         if self._guard is not None and self._guard.expired():
-            return "timeout", error or TimeoutError("it ended after its timeout")
+            return "timeout", note, error or TimeoutError("it ended after its timeout")
         if self._cancelled or self.context.stop_seen:
-            return "interrupted", None
-        return ("ok" if error is None else "error"), error
+            return "interrupted", note, None if self.task.cancelled() else error
+        return ("error" if error else "ok"), note, error
 
     def _next_run_at(
         self, outcome: Outcome, failures: int, now: datetime, due: datetime

@@ -213,7 +213,7 @@ async def test_without_a_timeout_a_run_may_take_for_ever(clock: FakeClock) -> No
 
 
 async def test_a_run_that_swallows_its_timeout_is_not_ok(clock: FakeClock) -> None:
-    """Whatever it returns: its time was over."""
+    """Whatever it returns, and that is kept: its time was over."""
 
     @job(AT_ONCE, timeout=TIMEOUT)
     async def subject(ctx: JobContext) -> str:
@@ -224,7 +224,7 @@ async def test_a_run_that_swallows_its_timeout_is_not_ok(clock: FakeClock) -> No
         return "never"
 
     [run] = await runs_of(subject, clock, seconds=60)
-    assert (run.outcome, run.note) == ("timeout", "")
+    assert (run.outcome, run.note) == ("timeout", "fine")
 
 
 async def test_a_timeout_error_of_the_body_is_no_timeout(clock: FakeClock) -> None:
@@ -301,7 +301,7 @@ async def test_a_run_that_ends_because_it_should_stop_is_cut_short(clock: FakeCl
         return "half of it"
 
     [run] = await runs_of(subject, clock, seconds=0)
-    assert run.outcome == "interrupted"
+    assert (run.outcome, run.note) == ("interrupted", "half of it")
 
 
 async def test_a_run_that_ends_by_itself_during_the_shutdown_is_ok(clock: FakeClock) -> None:

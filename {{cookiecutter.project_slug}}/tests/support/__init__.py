@@ -3,5 +3,16 @@
 from .app import cron_app, running, seconds_to_end
 from .chance import Draws, fixed
 from .clock import FakeClock, Gate
+from .server import query, serving
 
-__all__ = ["Draws", "FakeClock", "Gate", "cron_app", "fixed", "running", "seconds_to_end"]
+__all__ = [
+    "Draws",
+    "FakeClock",
+    "Gate",
+    "cron_app",
+    "fixed",
+    "query",
+    "running",
+    "seconds_to_end",
+    "serving",
+]

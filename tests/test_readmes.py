@@ -1,0 +1,123 @@
+"""What the READMEs tell people to write and to type is written and typed here, word for word."""
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tools.bake import TEMPLATE, bake, copy_template
+
+REAL_SECONDS_MAX = 120.0
+
+VENV = Path(sys.prefix)
+
+
+def blocks(readme: Path, language: str) -> list[str]:
+    """Return the fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", readme.read_text("utf-8"), re.M | re.S)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Bake the default service. Its .venv is that of these tests: nothing is installed."""
+    project = bake(tmp_path_factory.mktemp("readme"))
+    (project / ".venv").mkdir()
+    (project / ".venv" / "bin").symlink_to(VENV / "bin")
+    (project / ".venv" / "installed").touch()
+    return project
+
+
+def run(command: str, folder: Path, **environment: str) -> str:
+    """Run a line as a shell does; it must succeed."""
+    path = f"{VENV / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    result = subprocess.run(
+        ["sh", "-c", command],
+        cwd=folder,
+        env={**os.environ, "PATH": path, **environment},
+        capture_output=True,
+        text=True,
+        timeout=REAL_SECONDS_MAX,
+    )
+    assert result.returncode == 0, f"{command}\n{result.stdout}{result.stderr}"
+    return result.stdout
+
+
+@contextmanager
+def started(command: str, folder: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a line that goes on, and end it, with all that it has started, by Ctrl-C."""
+    process = subprocess.Popen(
+        shlex.split(command),
+        cwd=folder,
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(REAL_SECONDS_MAX)
+
+
+def test_a_service_is_generated_as_the_readme_says(tmp_path: Path) -> None:
+    """The lines under "Generate yours", with every question answered by Enter."""
+    template = copy_template(tmp_path / "template")
+    [commands] = [block for block in blocks(TEMPLATE / "README.md", "sh") if "output-dir" in block]
+    generate = [line for line in commands.splitlines() if "pip install" not in line]
+    for command in generate:
+        run(f"yes '' | {command}", template, HOME=str(tmp_path))
+    assert (tmp_path / "my-service" / "app" / "main.py").is_file()
+
+
+def test_the_make_targets_of_the_readmes_exist() -> None:
+    """Each `make x` that a README names is a target of the Makefile beside it."""
+    for folder in (TEMPLATE, TEMPLATE / "{{cookiecutter.project_slug}}"):
+        named = set(re.findall(r"make ([a-z]+)", (folder / "README.md").read_text("utf-8")))
+        targets = set(re.findall(r"^([a-z]+):", (folder / "Makefile").read_text("utf-8"), re.M))
+        assert named <= targets
+
+
+def test_the_service_answers_as_its_readme_says(project: Path) -> None:
+    """`make run`, and in another terminal the requests."""
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed: the requests of the service's README")
+    serve, requests = blocks(project / "README.md", "sh")[:2]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    with started(serve.strip(), project, UVICORN_PORT=port):
+        deadline = time.monotonic() + REAL_SECONDS_MAX
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", int(port)), 1).close()
+                break
+            except OSError:
+                time.sleep(0.05)
+        create, live, ready = requests.replace("127.0.0.1:8000", f"127.0.0.1:{port}").splitlines()
+        assert '"user":"ada"' in run(create, project, NO_PROXY="*")
+        assert '"status":"ok"' in run(live, project, NO_PROXY="*")
+        assert '"status":"ok"' in run(ready, project, NO_PROXY="*")
+
+
+def test_a_job_is_added_as_the_readme_says(project: Path, tmp_path: Path) -> None:
+    """Two files and a test, as they stand there, and `make check` is content."""
+    copy = shutil.copytree(project, tmp_path / "copy", symlinks=True)
+    files = [block for block in blocks(copy / "README.md", "python") if block.startswith("# ")]
+    assert len(files) == 3
+    for file in files:
+        path, _, text = file.removeprefix("# ").partition("\n")
+        (copy / path).write_text(text, "utf-8")
+    assert "make check\n" in blocks(copy / "README.md", "sh")
+    # The whole suite runs elsewhere; here it is about what was added.
+    output = run("make lint types && .venv/bin/python -m pytest tests/jobs -v", copy)
+    assert "test_it_counts_the_sessions PASSED" in output

@@ -1,0 +1,395 @@
+"""The database: real files, real threads. What must wait waits for an event, never for time."""
+
+import asyncio
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError, OperationalError
+
+from app.cron.database import READERS, Database, DatabaseError
+
+# After so much real time something is stuck, and the test fails.
+REAL_SECONDS_MAX = 30.0
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the database is."""
+    return tmp_path / "app.db"
+
+
+@pytest.fixture
+def database(path: Path) -> Iterator[Database]:
+    """A database that has a table of one count, 0."""
+    with closing(Database(path)) as database:
+        database.check()
+        database.write_here(create)
+        yield database
+
+
+def create(connection: Connection) -> None:
+    """Make the table."""
+    connection.exec_driver_sql("CREATE TABLE counts (count INTEGER NOT NULL)")
+    connection.exec_driver_sql("INSERT INTO counts VALUES (0)")
+
+
+def read_count(connection: Connection) -> Any:
+    """What the count is."""
+    return connection.exec_driver_sql("SELECT count FROM counts").scalar_one()
+
+
+def set_count(connection: Connection, count: int) -> None:
+    """Make the count another one."""
+    connection.exec_driver_sql("UPDATE counts SET count = ?", (count,))
+
+
+def increment(connection: Connection) -> None:
+    """Read the count and write one more: two who did this at once would lose one."""
+    set_count(connection, read_count(connection) + 1)
+
+
+def pragma(name: str) -> Callable[[Connection], Any]:
+    """Read a setting of SQLite's."""
+    return lambda connection: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
+
+
+def thread_name(_: Connection) -> str:
+    """The name of the thread that this runs in."""
+    return threading.current_thread().name
+
+
+# Writing
+
+
+async def test_a_write_is_committed(database: Database) -> None:
+    """Whoever reads after it sees it."""
+    await database.write(increment)
+    assert await database.read(read_count) == 1
+
+
+async def test_a_write_is_in_the_file(database: Database, path: Path) -> None:
+    """Another process sees it too."""
+    await database.write(increment)
+    with closing(sqlite3.connect(path)) as other:
+        assert other.execute("SELECT count FROM counts").fetchone() == (1,)
+
+
+async def test_a_write_answers(database: Database) -> None:
+    """With what its function returns."""
+    assert await database.write(lambda _: "answer") == "answer"
+
+
+@pytest.mark.parametrize("kind", [ValueError, SystemExit, asyncio.CancelledError])
+async def test_a_write_that_raises_is_rolled_back(
+    database: Database, kind: type[BaseException]
+) -> None:
+    """As if nothing had been done, whatever was raised."""
+
+    def fail(connection: Connection) -> None:
+        increment(connection)
+        raise kind
+
+    with pytest.raises(kind):
+        await database.write(fail)
+    assert await database.read(read_count) == 0
+
+
+async def test_a_write_that_raises_says_what(database: Database) -> None:
+    """The caller gets the very error."""
+    error = ValueError("the reason")
+
+    def fail(_: Connection) -> None:
+        raise error
+
+    with pytest.raises(ValueError, match="the reason") as raised:
+        await database.write(fail)
+    assert raised.value is error
+
+
+async def test_after_a_write_that_raised_others_succeed(database: Database) -> None:
+    """It has let go of the database."""
+    with pytest.raises(OperationalError):
+        await database.write(lambda connection: connection.exec_driver_sql("no SQL"))
+    await database.write(increment)
+    assert await database.read(read_count) == 1
+
+
+async def test_writes_are_off_the_event_loop(database: Database) -> None:
+    """All in one thread."""
+    names = await asyncio.gather(*(database.write(thread_name) for _ in range(10)))
+    assert set(names) == {"database-writer-1"}
+
+
+async def test_writes_take_turns(database: Database) -> None:
+    """Two hundred increments at once are two hundred."""
+    await asyncio.gather(*(database.write(increment) for _ in range(200)))
+    assert await database.read(read_count) == 200
+
+
+async def test_writes_of_two_processes_take_turns(database: Database, path: Path) -> None:
+    """A hundred increments each, from two databases on the same file, are two hundred."""
+
+    def increment_here() -> None:
+        with closing(Database(path)) as other:
+            for _ in range(100):
+                other.write_here(increment)
+
+    elsewhere = asyncio.create_task(asyncio.to_thread(increment_here))
+    await asyncio.gather(*(database.write(increment) for _ in range(100)))
+    await elsewhere
+    assert await database.read(read_count) == 200
+
+
+async def test_a_write_can_be_made_in_the_thread_of_a_def_job(database: Database) -> None:
+    """`write_here` does not change the thread, and commits all the same."""
+
+    def increment_here(connection: Connection) -> str:
+        increment(connection)
+        return thread_name(connection)
+
+    assert database.write_here(increment_here) == threading.current_thread().name
+    assert await database.read(read_count) == 1
+
+
+async def test_references_between_tables_are_kept(database: Database) -> None:
+    """SQLite does not do so by itself."""
+    await database.write(
+        lambda connection: connection.exec_driver_sql(
+            "CREATE TABLE children (parent INTEGER REFERENCES parents (id))"
+        )
+    )
+    await database.write(
+        lambda connection: connection.exec_driver_sql(
+            "CREATE TABLE parents (id INTEGER PRIMARY KEY)"
+        )
+    )
+    with pytest.raises(IntegrityError):
+        await database.write(
+            lambda connection: connection.exec_driver_sql("INSERT INTO children VALUES (1)")
+        )
+
+
+@pytest.mark.parametrize(("setting", "value"), [("journal_mode", "wal"), ("synchronous", 1)])
+async def test_a_commit_does_not_wait_for_the_disk(
+    database: Database, setting: str, value: str | int
+) -> None:
+    """A write-ahead log loses the last commits when the power fails, but is never corrupt."""
+    assert await database.write(pragma(setting)) == value
+
+
+# Reading
+
+
+async def test_a_read_answers(database: Database) -> None:
+    """With what its function returns."""
+    assert await database.read(lambda _: "answer") == "answer"
+
+
+async def test_a_read_cannot_write(database: Database) -> None:
+    """SQLite refuses it, whatever the statement."""
+    with pytest.raises(OperationalError, match="readonly"):
+        await database.read(increment)
+    assert await database.read(read_count) == 0
+
+
+async def test_a_read_does_not_see_what_is_not_committed(database: Database) -> None:
+    """Nor does it wait for that: it answers while the write is under way."""
+    written, leave = threading.Event(), threading.Event()
+
+    def write_slowly(connection: Connection) -> None:
+        increment(connection)
+        written.set()
+        leave.wait(REAL_SECONDS_MAX)
+
+    write = asyncio.create_task(database.write(write_slowly))
+    await asyncio.to_thread(written.wait, REAL_SECONDS_MAX)
+    assert await database.read(read_count) == 0
+    leave.set()
+    await write
+    assert await database.read(read_count) == 1
+
+
+async def test_a_write_does_not_wait_for_reads(database: Database) -> None:
+    """It is committed while they are under way."""
+    reading, leave = threading.Event(), threading.Event()
+
+    def read_slowly(connection: Connection) -> Any:
+        cursor = connection.exec_driver_sql("SELECT count FROM counts")
+        reading.set()
+        leave.wait(REAL_SECONDS_MAX)
+        return cursor.scalar_one()
+
+    read = asyncio.create_task(database.read(read_slowly))
+    await asyncio.to_thread(reading.wait, REAL_SECONDS_MAX)
+    await database.write(increment)
+    assert await database.read(read_count) == 1
+    leave.set()
+    assert await read == 0
+
+
+async def test_reads_are_off_the_event_loop(database: Database) -> None:
+    """In threads of their own."""
+    assert (await database.read(thread_name)).startswith("database-reader-")
+
+
+async def test_several_reads_are_made_at_the_same_time(database: Database) -> None:
+    """As many as there are readers: each waits until all are there."""
+    barrier = threading.Barrier(READERS, timeout=REAL_SECONDS_MAX)
+    await asyncio.gather(*(database.read(lambda _: barrier.wait()) for _ in range(READERS)))
+    assert not barrier.broken
+
+
+async def test_more_reads_than_readers_take_turns(database: Database) -> None:
+    """None fails."""
+    counts = await asyncio.gather(*(database.read(read_count) for _ in range(10 * READERS)))
+    assert counts == [0] * 10 * READERS
+
+
+def test_a_read_can_be_made_in_the_thread_of_a_def_job(database: Database) -> None:
+    """`read_here` does not change the thread."""
+    assert database.read_here(thread_name) == threading.current_thread().name
+
+
+def test_a_read_in_this_thread_cannot_write_either(database: Database) -> None:
+    """SQLite refuses it."""
+    with pytest.raises(OperationalError, match="readonly"):
+        database.read_here(increment)
+
+
+# The file
+
+
+def test_the_path_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change of the working directory does not move the file."""
+    monkeypatch.chdir(tmp_path)
+    with closing(Database(Path("app.db"))) as database:
+        assert database.path == tmp_path / "app.db"
+
+
+def test_nothing_is_touched_before_it_is_needed(path: Path) -> None:
+    """A Database makes no file by itself."""
+    with closing(Database(path)):
+        assert not path.exists()
+
+
+def test_a_check_makes_the_file_and_its_folder(tmp_path: Path) -> None:
+    """Where there are none."""
+    path = tmp_path / "one" / "two" / "app.db"
+    with closing(Database(path)) as database:
+        database.check()
+    assert path.is_file()
+
+
+@pytest.mark.parametrize("name", ["a b.db", "ñ.db", "100%41.db", "what?.db", "a#b.db", "a'b.db"])
+def test_a_file_may_have_any_name(tmp_path: Path, name: str) -> None:
+    """No sign in it means something."""
+    with closing(Database(tmp_path / name)) as database:
+        database.check()
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+async def test_a_check_leaves_the_data_alone(database: Database) -> None:
+    """It only looks."""
+    await database.write(increment)
+    database.check()
+    assert await database.read(read_count) == 1
+
+
+def no_database(path: Path) -> None:
+    """Put something else into the file."""
+    path.write_text("This is a letter, and longer than the header of a database.\n" * 20)
+
+
+def folder_in_the_way(path: Path) -> None:
+    """Make a folder where the file would be."""
+    path.mkdir()
+
+
+def file_in_the_way(path: Path) -> None:
+    """Make a file where the folder would be."""
+    path.parent.rmdir()
+    path.parent.touch()
+
+
+@pytest.mark.parametrize("spoil", [no_database, folder_in_the_way, file_in_the_way])
+def test_a_database_that_cannot_be_used_is_refused(
+    tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    """In one line that begins with the file and goes on with the reason."""
+    path = tmp_path / "data" / "app.db"
+    path.parent.mkdir()
+    spoil(path)
+    with closing(Database(path)) as database, pytest.raises(DatabaseError) as error:
+        database.check()
+    line = str(error.value)
+    assert line.startswith(f"{path}: ")
+    assert len(line) > len(f"{path}: ")
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize("which", ["folder", "file"])
+def test_a_database_that_cannot_be_written_is_refused(
+    path: Path, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    """Neither the file nor its folder, where SQLite keeps its log, may be read-only."""
+    refused = path if which == "file" else path.parent
+    # The super-user may write everywhere: the system's answer is replaced.
+    monkeypatch.setattr(os, "access", lambda path, mode: path != refused or mode != os.W_OK)
+    with closing(Database(path)) as database, pytest.raises(DatabaseError) as error:
+        database.check()
+    assert str(error.value) == f"{path}: {refused} is not writable"
+
+
+def test_a_database_that_was_repaired_can_be_used(path: Path) -> None:
+    """A check that failed keeps nothing of what was wrong."""
+    no_database(path)
+    with closing(Database(path)) as database:
+        with pytest.raises(DatabaseError):
+            database.check()
+        path.unlink()
+        database.check()
+
+
+def test_a_file_that_is_gone_does_not_exist(database: Database, path: Path) -> None:
+    """Though its open connections would go on."""
+    assert database.exists()
+    path.unlink()
+    assert not database.exists()
+
+
+# The end
+
+
+async def test_a_closed_database_cannot_be_written(database: Database) -> None:
+    """Who tries gets a RuntimeError."""
+    database.close()
+    with pytest.raises(RuntimeError, match="database-writer is closed"):
+        await database.write(increment)
+
+
+async def test_a_closed_database_cannot_be_read(database: Database) -> None:
+    """Who tries gets a RuntimeError."""
+    database.close()
+    with pytest.raises(RuntimeError, match="database-reader is closed"):
+        await database.read(read_count)
+
+
+def test_a_closed_database_can_be_closed(database: Database) -> None:
+    """There is nothing left to close."""
+    database.close()
+    database.close()
+
+
+async def test_a_closed_database_has_no_open_files(database: Database, path: Path) -> None:
+    """The log is written back into the file, and its companions are gone."""
+    await database.write(increment)
+    await database.read(read_count)
+    database.close()
+    assert [file.name for file in path.parent.iterdir()] == ["app.db"]

@@ -1,0 +1,175 @@
+"""Health: what the container and the load balancer are told."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from app.cron import every, job
+from app.cron.store import Claim, Claimed, MemoryStore
+from app.main import create_app
+from app.settings import Settings
+from support import FakeClock, fixed
+from support.server import query, serving
+
+
+async def test_a_running_app_is_alive(clock: FakeClock, settings: Settings) -> None:
+    """200, at once and after a day, with both jobs at work."""
+    async with serving(create_app(settings, clock=clock), clock) as client:
+        at_once = await client.get("/health/live")
+        await clock.advance(days=1)
+        later = await client.get("/health/live")
+    assert (at_once.status_code, later.status_code) == (200, 200)
+    assert at_once.json() == {"status": "ok", "cron": "ok"}
+
+
+async def test_an_app_without_jobs_is_alive(clock: FakeClock, settings: Settings) -> None:
+    """200, however long nothing is due."""
+    async with serving(create_app(settings, jobs=[], clock=clock), clock) as client:
+        await clock.advance(days=1)
+        answer = await client.get("/health/live")
+    assert answer.status_code == 200
+
+
+async def test_a_job_that_fails_leaves_the_app_alive(clock: FakeClock, settings: Settings) -> None:
+    """200: a restart would not mend it."""
+
+    @job(every(minutes=5))
+    async def fail() -> None:
+        raise ValueError("no")
+
+    app = create_app(settings, jobs=[fail], clock=clock)
+    async with serving(app, clock) as client:
+        await clock.advance(days=1)
+        answer = await client.get("/health/live")
+    assert answer.status_code == 200
+
+
+async def test_a_job_that_hangs_leaves_the_app_alive(clock: FakeClock, settings: Settings) -> None:
+    """200, also when its timeout is never."""
+
+    @job(every(minutes=5), timeout=None)
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    app = create_app(settings, jobs=[hang], clock=clock)
+    async with serving(app, clock) as client:
+        await clock.advance(days=1)
+        answer = await client.get("/health/live")
+    assert answer.status_code == 200
+
+
+async def test_an_app_whose_driver_is_dead_is_not_alive(
+    clock: FakeClock, settings: Settings
+) -> None:
+    """503 with the reason, at once: no job would ever run again."""
+    async with serving(create_app(settings, clock=clock), clock) as client:
+        for task in asyncio.all_tasks():
+            if task.get_name() == "cron driver":
+                task.cancel()
+        await clock.settle()
+        answer = await client.get("/health/live")
+    assert answer.status_code == 503
+    assert answer.json() == {"status": "failed", "cron": "the driver is dead"}
+
+
+async def test_an_app_whose_driver_is_late_is_not_alive(
+    clock: FakeClock, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """503 once the driver, which looks each 15 s, has not looked for more than 30 s beyond."""
+
+    @job(every(minutes=5))
+    async def never_begins() -> None:
+        raise AssertionError
+
+    async def claim(store: MemoryStore, claims: Sequence[Claim]) -> list[Claimed]:
+        await asyncio.Event().wait()
+        return []
+
+    monkeypatch.setattr(MemoryStore, "claim", claim)
+    app = create_app(settings, jobs=[never_begins], clock=clock, random=fixed(0))
+    async with serving(app, clock) as client:
+        await clock.advance(seconds=45)
+        in_time = await client.get("/health/live")
+        await clock.advance(microseconds=1)
+        late = await client.get("/health/live")
+    assert in_time.status_code == 200
+    assert late.status_code == 503
+    assert late.json() == {
+        "status": "failed",
+        "cron": "the driver is late: it last looked 45 s ago",
+    }
+
+
+async def test_a_store_that_fails_is_tried_again(
+    clock: FakeClock, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """200: the driver lives through it, and runs what is due when the store is back."""
+    runs: list[float] = []
+
+    @job(every(minutes=5))
+    async def note() -> None:
+        runs.append(clock.monotonic())
+
+    async def claim(store: MemoryStore, claims: Sequence[Claim]) -> list[Claimed]:
+        raise OSError("the store is away")
+
+    app = create_app(settings, jobs=[note], clock=clock, random=fixed(0))
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryStore, "claim", claim)
+        async with serving(app, clock) as client:
+            await clock.advance(minutes=10)
+            answer = await client.get("/health/live")
+            assert runs == []
+            patch.undo()
+            await clock.advance(minutes=3)
+    assert answer.status_code == 200
+    assert len(runs) == 1
+
+
+async def test_a_running_app_is_ready(clock: FakeClock, settings: Settings) -> None:
+    """200: requests are welcome."""
+    async with serving(create_app(settings, clock=clock), clock) as client:
+        answer = await client.get("/health/ready")
+    assert answer.status_code == 200
+    assert answer.json() == {"status": "ok", "database": "ok"}
+
+
+async def test_an_app_whose_database_is_gone_is_not_ready(
+    clock: FakeClock, settings: Settings
+) -> None:
+    """503 with its path when the file is deleted, though open connections go on."""
+    async with serving(create_app(settings, clock=clock), clock) as client:
+        settings.database_path.unlink()
+        answer = await client.get("/health/ready")
+    assert answer.status_code == 503
+    assert answer.json() == {"status": "failed", "database": f"{settings.database_path} is gone"}
+
+
+async def test_an_app_whose_table_is_missing_is_not_ready(
+    clock: FakeClock, settings: Settings
+) -> None:
+    """503 with the reason when the schema is not what the code needs."""
+    async with serving(create_app(settings, jobs=[], clock=clock), clock) as client:
+        query(settings, "DROP TABLE sessions")
+        answer = await client.get("/health/ready")
+    assert answer.status_code == 503
+    assert answer.json() == {"status": "failed", "database": "no such table: sessions"}
+
+
+async def test_an_app_whose_column_is_missing_is_not_ready(
+    clock: FakeClock, settings: Settings
+) -> None:
+    """503: a table of that name is not enough."""
+    async with serving(create_app(settings, jobs=[], clock=clock), clock) as client:
+        query(settings, 'ALTER TABLE sessions RENAME "user" TO guest')
+        answer = await client.get("/health/ready")
+    assert answer.status_code == 503
+
+
+async def test_an_app_that_is_not_ready_is_alive(clock: FakeClock, settings: Settings) -> None:
+    """200 from `live`: without its database, a restart of the process helps nobody."""
+    async with serving(create_app(settings, clock=clock), clock) as client:
+        settings.database_path.unlink()
+        answer = await client.get("/health/live")
+    assert answer.status_code == 200

@@ -1,0 +1,411 @@
+"""The lifespan: jobs start and end with the app, on a database that is ready before them."""
+
+import asyncio
+import logging
+import shutil
+import sqlite3
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
+
+from app.cron import JobContext, every, job
+from app.cron.database import Database
+from app.db import MIGRATIONS, DatabaseDep, get_database, upgrade_schema
+from app.main import create_app
+from app.settings import Settings
+from support import FakeClock, fixed, running
+from support.server import query, serving
+
+
+@pytest.fixture
+def alembic(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """Alembic as its own command has it, on the database of `settings`."""
+    monkeypatch.setenv("DATABASE_URL", settings.database_url)
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    return config
+
+
+async def test_a_job_runs_because_the_app_has_started(clock: FakeClock, settings: Settings) -> None:
+    """Nobody asks for it: the lifespan starts the scheduler, and the job is run at once."""
+    runs: list[int] = []
+
+    @job(every(minutes=5))
+    async def count(ctx: JobContext) -> None:
+        runs.append(ctx.run_no)
+
+    app = create_app(settings, jobs=[count], clock=clock, random=fixed(0))
+    assert runs == []
+    async with running(app, clock):
+        assert runs == [1]
+        await clock.advance(minutes=3, seconds=30)
+        assert runs == [1, 2]
+
+
+async def test_jobs_end_with_the_app(clock: FakeClock, settings: Settings) -> None:
+    """After the lifespan no run goes on, none begins, and no task of the scheduler is left."""
+    runs: list[str] = []
+
+    @job(every(minutes=5))
+    async def wait(ctx: JobContext) -> None:
+        runs.append("begun")
+        try:
+            await ctx.clock.sleep(60)
+        finally:
+            runs.append("ended")
+
+    async with running(create_app(settings, jobs=[wait], clock=clock, random=fixed(0)), clock):
+        assert runs == ["begun"]
+    assert runs == ["begun", "ended"]
+    assert tasks_of_cron() == []
+    await clock.advance(hours=1)
+    assert runs == ["begun", "ended"]
+
+
+async def test_jobs_end_also_when_the_app_fails(clock: FakeClock, settings: Settings) -> None:
+    """An exception inside the lifespan's block stops the scheduler as an orderly end does."""
+    runs: list[str] = []
+
+    @job(every(minutes=5))
+    async def wait(ctx: JobContext) -> None:
+        runs.append("begun")
+        try:
+            await ctx.clock.sleep(60)
+        finally:
+            runs.append("ended")
+
+    app = create_app(settings, jobs=[wait], clock=clock, random=fixed(0))
+
+    async def fail() -> None:
+        async with app.router.lifespan_context(app):
+            await clock.sleep(1)
+            raise OSError("the server failed")
+
+    with pytest.raises(OSError, match="the server failed"):
+        await clock.run(fail())
+    assert runs == ["begun", "ended"]
+    assert tasks_of_cron() == []
+
+
+async def test_a_job_can_write_while_the_app_ends(clock: FakeClock, settings: Settings) -> None:
+    """The database is closed after the last job has ended, not before."""
+
+    @job(every(minutes=5))
+    async def leave_a_trace(ctx: JobContext, db: DatabaseDep) -> None:
+        try:
+            await ctx.clock.sleep(3600)
+        finally:
+            await db.write(insert_session)
+
+    app = create_app(settings, jobs=[leave_a_trace], clock=clock, random=fixed(0))
+    async with running(app, clock):
+        await clock.advance(minutes=1)
+    assert query(settings, "SELECT count(*) FROM sessions") == [(1,)]
+
+
+async def test_the_database_is_closed_when_the_app_has_ended(
+    clock: FakeClock, settings: Settings
+) -> None:
+    """What then still writes gets a RuntimeError; SQLite has put its log into the file."""
+    app = create_app(settings, jobs=[], clock=clock)
+    databases: list[Database] = []
+
+    @app.get("/database")
+    async def keep(db: DatabaseDep) -> None:
+        databases.append(db)
+
+    async with serving(app, clock) as client:
+        await client.get("/database")
+        assert settings.database_path.with_name("app.db-wal").exists()
+    assert not settings.database_path.with_name("app.db-wal").exists()
+    with pytest.raises(RuntimeError, match="closed"):
+        await databases[0].write(insert_session)
+
+
+async def test_the_state_is_there_for_jobs(clock: FakeClock, settings: Settings) -> None:
+    """`ctx.state` has what `request.state` has: the database, the clock and the scheduler."""
+    seen: list[object] = []
+
+    @job(every(minutes=5, jitter=0.1))
+    async def look(ctx: JobContext, db: DatabaseDep) -> None:
+        seen.extend([ctx.state.clock is clock, ctx.state.database is db, ctx.state.scheduler])
+
+    app = create_app(settings, jobs=[look], clock=clock, random=fixed(0))
+    async with running(app, clock):
+        assert seen[:2] == [True, True]
+        assert seen[2] is not None
+
+
+async def test_no_job_runs_where_cron_is_off(clock: FakeClock, settings: Settings) -> None:
+    """CRON_ENABLED=false: the app serves, and runs nothing, however long it lives."""
+    runs: list[int] = []
+
+    @job(every(minutes=5))
+    async def count(ctx: JobContext) -> None:
+        runs.append(ctx.run_no)
+
+    off = settings.model_copy(update={"cron_enabled": False})
+    async with serving(create_app(off, jobs=[count], clock=clock), clock) as client:
+        await clock.advance(days=1)
+        created = await client.post("/sessions", json={"user": "ana", "ttl_seconds": 90})
+        live = await client.get("/health/live")
+    assert runs == []
+    assert (created.status_code, live.status_code) == (201, 200)
+
+
+async def test_the_app_answers_whatever_its_jobs_do(clock: FakeClock, settings: Settings) -> None:
+    """One raises, one exits, one hangs, one blocks its thread: sessions are kept as ever."""
+    gate = clock.gate()
+
+    @job(every(minutes=1))
+    async def fail() -> None:
+        raise KeyError("no")
+
+    @job(every(minutes=1))
+    def leave() -> None:
+        sys.exit(3)
+
+    @job(every(minutes=1))
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    @job(every(minutes=1))
+    def block() -> None:
+        gate.wait()
+
+    app = create_app(settings, jobs=[fail, leave, hang, block], clock=clock)
+    async with serving(app, clock) as client:
+        await clock.advance(hours=1)
+        created = await client.post("/sessions", json={"user": "ana", "ttl_seconds": 90})
+        read = await client.get(f"/sessions/{created.json()['id']}")
+        gate.open()
+    assert (created.status_code, read.status_code) == (201, 200)
+
+
+async def test_the_schema_is_there_before_the_first_run(
+    clock: FakeClock, settings: Settings
+) -> None:
+    """On a new file, a job that is due at once can read the table already."""
+    counts: list[int] = []
+
+    @job(every(minutes=5, jitter=0))
+    def count(db: DatabaseDep) -> None:
+        rows = db.read_here(lambda connection: connection.execute(text("SELECT id FROM sessions")))
+        counts.append(len(rows.all()))
+
+    async with running(create_app(settings, jobs=[count], clock=clock), clock):
+        assert counts == [0]
+    assert query(settings, "SELECT version_num FROM alembic_version") == [("0001",)]
+
+
+async def test_an_old_schema_is_upgraded(clock: FakeClock, settings: Settings) -> None:
+    """A database from before the first migration gets it, and keeps what it has."""
+    query(settings, "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+    query(settings, "CREATE TABLE guests (name TEXT)")
+    async with serving(create_app(settings, jobs=[], clock=clock), clock) as client:
+        created = await client.post("/sessions", json={"user": "ana", "ttl_seconds": 90})
+    assert created.status_code == 201
+    assert query(settings, "SELECT count(*) FROM guests") == [(0,)]
+
+
+async def test_a_revision_from_the_future_is_left_alone(
+    clock: FakeClock, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Newer code has upgraded the database: this code says so, changes nothing, and serves."""
+    async with running(create_app(settings, jobs=[], clock=clock), clock):
+        pass
+    query(settings, "UPDATE alembic_version SET version_num = 'f00d'")
+    query(settings, "ALTER TABLE sessions ADD COLUMN device TEXT")
+    schema = query(settings, "SELECT sql FROM sqlite_master ORDER BY name")
+
+    async with serving(create_app(settings, jobs=[], clock=clock), clock) as client:
+        created = await client.post("/sessions", json={"user": "ana", "ttl_seconds": 90})
+    assert created.status_code == 201
+    assert query(settings, "SELECT version_num FROM alembic_version") == [("f00d",)]
+    assert query(settings, "SELECT sql FROM sqlite_master ORDER BY name") == schema
+    warnings = [line for line in caplog.records if line.levelno == logging.WARNING]
+    assert [line.getMessage() for line in warnings] == [
+        "the database is at revision f00d, unknown here; it is left alone"
+    ]
+
+
+async def test_an_upgrade_that_fails_changes_nothing(
+    clock: FakeClock, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The app does not start, and its database has no half of a migration."""
+    shutil.copytree(MIGRATIONS, tmp_path / "migrations")
+    monkeypatch.setattr("app.db.MIGRATIONS", tmp_path / "migrations")
+    (tmp_path / "migrations" / "versions" / "0002_devices.py").write_text(
+        "from alembic import op\n"
+        "revision, down_revision, branch_labels, depends_on = '0002', '0001', None, None\n"
+        "def upgrade() -> None:\n"
+        "    op.execute('CREATE TABLE devices (name TEXT)')\n"
+        "    op.execute('nonsense')\n"
+    )
+    with pytest.raises(OperationalError, match="nonsense"):
+        async with running(create_app(settings, jobs=[], clock=clock), clock):
+            pytest.fail("it has started")
+    assert query(settings, "SELECT name FROM sqlite_master") == []
+
+
+async def test_a_known_revision_is_nothing_to_warn_of(
+    clock: FakeClock, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A first start and a second one upgrade without a word."""
+    for _ in range(2):
+        async with running(create_app(settings, jobs=[], clock=clock), clock):
+            pass
+    assert [line for line in caplog.records if line.levelno >= logging.WARNING] == []
+
+
+def test_apps_that_start_together_take_turns(tmp_path: Path) -> None:
+    """Eight at once on one new file: one upgrades its schema, the others wait, and none fails."""
+    together = threading.Barrier(8)
+
+    def start(_: int) -> None:
+        together.wait()
+        with closing(Database(tmp_path / "data" / "app.db")) as database:
+            database.check()
+            asyncio.run(upgrade_schema(database))
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(start, range(8))) == [None] * 8
+
+
+def test_a_start_waits_for_who_has_the_new_file(tmp_path: Path) -> None:
+    """Another process is in a write on a file that is not in WAL mode yet: no reason to fail."""
+    path = tmp_path / "app.db"
+    with (
+        closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other,
+        closing(Database(path)) as database,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        end = threading.Timer(0.1, other.execute, ["COMMIT"])
+        end.start()
+        try:
+            database.check()
+        finally:
+            end.join()
+
+
+async def test_the_migrations_make_what_the_tables_say(
+    clock: FakeClock, settings: Settings, alembic: Config
+) -> None:
+    """On a database that the app has just made, autogenerate finds nothing to add or remove."""
+    async with running(create_app(settings, jobs=[], clock=clock), clock):
+        pass
+    command.check(alembic)
+
+
+async def test_the_migrations_can_be_undone(
+    clock: FakeClock, settings: Settings, alembic: Config
+) -> None:
+    """Down to nothing and up again, the schema is the same."""
+    async with running(create_app(settings, jobs=[], clock=clock), clock):
+        pass
+    schema = query(settings, "SELECT sql FROM sqlite_master ORDER BY name")
+    command.downgrade(alembic, "base")
+    assert query(settings, "SELECT name FROM sqlite_master WHERE tbl_name = 'sessions'") == []
+    command.upgrade(alembic, "head")
+    assert query(settings, "SELECT sql FROM sqlite_master ORDER BY name") == schema
+
+
+def test_alembic_upgrades_a_new_database(settings: Settings, alembic: Config) -> None:
+    """By its own command, where the app has never run, it makes the database and its schema."""
+    command.upgrade(alembic, "head")
+    assert query(settings, "SELECT version_num FROM alembic_version") == [("0001",)]
+
+
+async def test_overrides_reach_jobs(clock: FakeClock, settings: Settings, tmp_path: Path) -> None:
+    """`app.dependency_overrides` replace a dependency in a job as in an endpoint."""
+    names: list[str] = []
+
+    @job(every(minutes=5))
+    async def look(db: DatabaseDep) -> None:
+        names.append(db.path.name)
+
+    app = create_app(settings, jobs=[look], clock=clock, random=fixed(0))
+    with closing(Database(tmp_path / "other.db")) as other:
+        app.dependency_overrides[get_database] = lambda: other
+        async with running(app, clock):
+            pass
+    assert names == ["other.db"]
+
+
+async def test_the_seed_decides_when_jobs_run(clock: FakeClock, settings: Settings) -> None:
+    """Two starts with one CRON_SEED run a job at the same times; another seed, at others."""
+
+    async def times(seed: str) -> list[float]:
+        starts: list[float] = []
+        begin = clock.monotonic()
+
+        @job(every(minutes=5))
+        async def note(ctx: JobContext) -> None:
+            starts.append(round(ctx.clock.monotonic() - begin, 6))
+
+        seeded = settings.model_copy(update={"cron_seed": seed})
+        async with running(create_app(seeded, jobs=[note], clock=clock), clock):
+            await clock.advance(hours=1)
+        return starts
+
+    once, again, other = await times("a"), await times("a"), await times("b")
+    assert len(once) > 8
+    assert once == again
+    assert once[0] != other[0]
+
+
+async def test_the_grace_is_what_the_settings_say(clock: FakeClock, settings: Settings) -> None:
+    """With CRON_GRACE_SECONDS=7 a run goes on for seven seconds, then it is cancelled."""
+
+    @job(every(minutes=5))
+    async def wait(ctx: JobContext) -> None:
+        await ctx.clock.sleep(60)
+
+    patient = settings.model_copy(update={"cron_grace_seconds": 7.0})
+    async with running(create_app(patient, jobs=[wait], clock=clock, random=fixed(0)), clock):
+        left = clock.monotonic()
+    assert clock.monotonic() - left == 7
+
+
+async def test_the_number_of_threads_is_what_the_settings_say(
+    clock: FakeClock, settings: Settings
+) -> None:
+    """With CRON_THREADS=2, of three `def` jobs that are due two run, and the third one waits."""
+    gate = clock.gate()
+    begun: list[str] = []
+
+    def waiting(name: str) -> Callable[[], None]:
+        @job(every(minutes=5, jitter=0), name=name)
+        def wait() -> None:
+            begun.append(name)
+            gate.wait()
+
+        return wait
+
+    jobs = [waiting("one"), waiting("two"), waiting("three")]
+    narrow = settings.model_copy(update={"cron_threads": 2})
+    async with running(create_app(narrow, jobs=jobs, clock=clock), clock):
+        await clock.advance(seconds=10)
+        assert len(begun) == 2
+        gate.open()
+        await clock.settle()
+        assert len(begun) == 3
+
+
+def tasks_of_cron() -> list[str]:
+    """The tasks of the scheduler and of runs that are still there."""
+    return [task.get_name() for task in asyncio.all_tasks() if "cron" in task.get_name()]
+
+
+def insert_session(connection: Connection) -> None:
+    """A write, whatever it is."""
+    connection.execute(text("INSERT INTO sessions VALUES ('x', 'ana', 0)"))

@@ -1,0 +1,204 @@
+"""The service as a process: how it starts, how it refuses to, and how it ends."""
+
+import json
+import signal
+import socket
+from pathlib import Path
+
+import httpx2
+
+from support.process import Server
+
+# uvicorn ends by the signal that it got: SIGTERM, which a shell shows as 143.
+BY_SIGTERM = -15
+
+
+def test_it_serves_and_runs_its_jobs(tmp_path: Path) -> None:
+    """In an empty folder: sessions are kept in data/app.db there, and a job has soon run."""
+    seed = "137"  # with it, the first run comes after 0.04 s
+    with Server(tmp_path, CRON_SEED=seed) as server:
+        with httpx2.Client(base_url=server.url(), trust_env=False) as client:
+            created = client.post("/sessions", json={"user": "ana", "ttl_seconds": 60})
+            read = client.get(f"/sessions/{created.json()['id']}")
+            live, ready = client.get("/health/live"), client.get("/health/ready")
+        server.wait_for(r"expire_sessions run 1: ok, deleted 0")
+    assert read.json() == created.json()
+    assert (live.status_code, ready.status_code) == (200, 200)
+    assert (tmp_path / "data" / "app.db").exists()
+
+
+def test_ctrl_c_ends_it_with_code_0(tmp_path: Path) -> None:
+    """Whoever presses Ctrl-C wanted that: it is no failure."""
+    with Server(tmp_path) as server:
+        server.url()
+        code, _ = server.end_by(signal.SIGINT)
+    assert code == 0
+    assert "Traceback" not in server.output
+
+
+def test_all_its_lines_are_json_where_that_is_wanted(tmp_path: Path) -> None:
+    """With LOG_FORMAT=json the lines of uvicorn, those of requests too, are objects as well."""
+    with Server(tmp_path, LOG_FORMAT="json") as server:
+        httpx2.get(f"{server.url()}/health/live?a=%22", trust_env=False)
+        server.end_by(signal.SIGINT)
+    loggers = {json.loads(line)["logger"] for line in server.output.splitlines()}
+    assert loggers == {"app.main", "uvicorn.error", "uvicorn.access"}
+
+
+def test_two_that_start_together_share_a_new_file(tmp_path: Path) -> None:
+    """Both serve, and what one has written the other reads."""
+    with Server(tmp_path) as one, Server(tmp_path) as two:
+        created = httpx2.post(
+            f"{one.url()}/sessions", json={"user": "ana", "ttl_seconds": 60}, trust_env=False
+        )
+        read = httpx2.get(f"{two.url()}/sessions/{created.json()['id']}", trust_env=False)
+    assert read.json() == created.json()
+
+
+def test_a_wrong_setting_ends_it_in_one_line(tmp_path: Path) -> None:
+    """It says which variable, and ends with code 1."""
+    with Server(tmp_path, CRON_THREADS="zero") as server:
+        assert server.wait_for_end() == 1
+    [line] = server.output.splitlines()
+    assert line.startswith("SettingsError: CRON_THREADS='zero': ")
+
+
+def test_a_folder_that_cannot_be_made_ends_it_in_one_line(tmp_path: Path) -> None:
+    """The path of the database leads through a file: it names the path, and ends with code 1."""
+    (tmp_path / "data").write_text("no folder")
+    with Server(tmp_path) as server:
+        assert server.wait_for_end() == 1
+    [line] = server.output.splitlines()
+    assert line.startswith(f"DatabaseError: {tmp_path}/data/app.db: ")
+
+
+def test_a_file_that_is_no_database_ends_it_in_one_line(tmp_path: Path) -> None:
+    """It names the file, leaves it as it is, and ends with code 1."""
+    (tmp_path / "app.db").write_text("no database " * 1_000)
+    with Server(tmp_path, DATABASE_URL="sqlite:///app.db") as server:
+        assert server.wait_for_end() == 1
+    assert server.output == f"DatabaseError: {tmp_path}/app.db: file is not a database\n"
+    assert (tmp_path / "app.db").read_text() == "no database " * 1_000
+
+
+def test_a_job_that_cannot_work_ends_it_in_one_line(tmp_path: Path) -> None:
+    """It names the job and what is wrong with it, and ends with code 1."""
+    (tmp_path / "service.py").write_text("""
+from app.cron import every, job
+from app.main import create_app
+
+@job(every(minutes=5, jitter=30))
+async def tidy() -> None: ...
+
+def service():
+    return create_app(jobs=[tidy])
+""")
+    with Server(tmp_path, "service:service") as server:
+        assert server.wait_for_end() == 1
+    [line] = server.output.splitlines()
+    assert line.startswith("JobError: job 'tidy': jitter=30: jitter is a fraction")
+
+
+def test_jobs_are_stopped_where_the_port_is_taken(tmp_path: Path) -> None:
+    """uvicorn notices only when jobs have begun: they end as at any shutdown, and so it fails."""
+    (tmp_path / "service.py").write_text("""
+import asyncio
+from contextlib import asynccontextmanager
+
+from app.cron import every, job
+from app.main import create_app
+
+begun = asyncio.Event()
+
+@job(every(minutes=5, jitter=0))
+async def tidy() -> None:
+    print("tidy has begun")
+    begun.set()
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        print("tidy has ended")
+
+def service():
+    app = create_app(jobs=[tidy])
+    lifespan = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def wait_for_the_job(app):
+        async with lifespan(app) as state:
+            await begun.wait()
+            yield state
+
+    app.router.lifespan_context = wait_for_the_job
+    return app
+""")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with Server(tmp_path, "service:service", port=port, CRON_GRACE_SECONDS="0") as server:
+            assert server.wait_for_end() > 0
+    assert "address already in use" in server.output
+    assert "tidy has begun\n" in server.output
+    assert "tidy has ended\n" in server.output
+    assert "tidy run 1: interrupted" in server.output
+
+
+def test_sigterm_lets_a_run_finish_within_the_grace(tmp_path: Path) -> None:
+    """The run has the time it needs; then uvicorn ends by the signal, without waiting longer."""
+    (tmp_path / "service.py").write_text("""
+from app.cron import JobContext, every, job
+from app.main import create_app
+
+@job(every(minutes=5, jitter=0))
+async def tidy(ctx: JobContext) -> str:
+    print("tidy has begun")
+    await ctx.clock.sleep(0.5)
+    return "and ended"
+
+def service():
+    return create_app(jobs=[tidy])
+""")
+    with Server(tmp_path, "service:service", CRON_GRACE_SECONDS="30") as server:
+        server.url()
+        server.wait_for("tidy has begun")
+        code, seconds = server.end_by(signal.SIGTERM)
+    assert code == BY_SIGTERM
+    assert seconds < 10
+    assert "tidy run 1: ok, and ended" in server.output
+
+
+def test_jobs_that_ignore_every_request_to_stop_do_not_hold_it(tmp_path: Path) -> None:
+    """It ends within the grace and 2 s, by the signal, and its log names who is left behind."""
+    (tmp_path / "service.py").write_text("""
+import asyncio
+import time
+
+from app.cron import every, job
+from app.main import create_app
+
+@job(every(minutes=5, jitter=0))
+def deaf() -> None:
+    print("deaf has begun")
+    while True:
+        time.sleep(0.05)
+
+@job(every(minutes=5, jitter=0))
+async def stubborn() -> None:
+    print("stubborn has begun")
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            pass
+
+def service():
+    return create_app(jobs=[deaf, stubborn])
+""")
+    with Server(tmp_path, "service:service", CRON_GRACE_SECONDS="1") as server:
+        server.url()
+        server.wait_for("deaf has begun")
+        server.wait_for("stubborn has begun")
+        code, seconds = server.end_by(signal.SIGTERM)
+    assert code == BY_SIGTERM
+    assert 2 <= seconds < 3
+    assert "deaf run 1 does not end; it is left behind" in server.output
+    assert "stubborn run 1 does not end; it is left behind" in server.output

@@ -1,0 +1,153 @@
+"""The settings: each wrong value is refused by its variable's name, in one line."""
+
+import re
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from app.main import create_app
+from app.settings import Settings, SettingsError, read_settings
+
+WRONG_NUMBERS = ["five", "-1", "nan", "inf", "-inf", "1e999", "0x5", "5 s", "5,0", "\N{BLACK STAR}"]
+
+WRONG = {
+    "CRON_ENABLED": ["maybe", "2", "-1", "nan", "yes please"],
+    "CRON_GRACE_SECONDS": [*WRONG_NUMBERS, "-0.001", "3600.001"],
+    "CRON_THREADS": [*WRONG_NUMBERS, "0", "1.5", "1001"],
+    "LOG_LEVEL": ["loud", "10", "-1", "nan", "NOTSET", "INFO,DEBUG"],
+    "LOG_FORMAT": ["xml", "1", "text json", "te\nxt"],
+    "DATABASE_URL": [
+        "nonsense",
+        " ",
+        "data/app.db",
+        "://",
+        "sqlite://",
+        "sqlite:///",
+        "sqlite:///:memory:",
+        "sqlite://data/app.db",
+        "sqlite:///data/app.db?mode=ro",
+        "sqlite+aiosqlite:///data/app.db",
+        "postgresql://localhost/app",
+        "mysql://localhost/a\nb",
+        "postgresql://localhost:port/app",
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [(name, value) for name, values in WRONG.items() for value in values]
+)
+def test_a_wrong_value_ends_the_process_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    """`create_app` exits with one line, which means code 1, and it begins with the variable."""
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SystemExit) as end:
+        create_app()
+    assert isinstance(end.value.code, str)
+    assert re.fullmatch(rf"SettingsError: {variable}\b.{{20,}}", end.value.code)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [(name, value) for name, values in WRONG.items() for value in values if name[:3] != "DAT"],
+)
+def test_the_line_shows_the_wrong_value(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    """Quoted, so that a stray blank is seen. A level is read, and shown, in capitals."""
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError) as error:
+        read_settings()
+    assert str(error.value).lower().startswith(f"{variable}={value!r}: ".lower())
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user:SECRET@localhost/app",
+        "postgresql://user:SECRET@localhost:port/app",
+        "postgresql://user:pass@word:SECRET@localhost/app",
+        "postgresql://user:pass/SECRET@localhost/app",
+        "postgresql://localhost/app?user=user&password=SECRET",
+        "postgresql//user:SECRET@localhost/app",
+        "user:SECRET@localhost",
+        "sqlite+pysqlcipher://:SECRET@/data/app.db",
+    ],
+)
+def test_no_line_shows_a_password(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Logs are read by many: wherever in the URL a password is, the line does not repeat it."""
+    monkeypatch.setenv("DATABASE_URL", url)
+    with pytest.raises(SystemExit) as end:
+        create_app()
+    assert isinstance(end.value.code, str)
+    assert end.value.code.startswith("SettingsError: DATABASE_URL: ")
+    assert "SECRET" not in end.value.code
+
+
+def test_the_line_names_all_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two wrong values are told at once: nobody has to start twice."""
+    monkeypatch.setenv("CRON_THREADS", "0")
+    monkeypatch.setenv("LOG_LEVEL", "loud")
+    with pytest.raises(SettingsError, match=r"^CRON_THREADS='0': .*; LOG_LEVEL='LOUD': .*$"):
+        read_settings()
+
+
+def test_what_is_refused_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong value leaves no trace: not even the folder of the database is made."""
+    monkeypatch.setenv("CRON_THREADS", "0")
+    with pytest.raises(SystemExit):
+        create_app()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_needs_to_be_set() -> None:
+    """Without variables: a file in ./data, jobs on, 5 s of grace, 8 threads, text from INFO."""
+    settings = read_settings()
+    assert settings.database_path == Path("data/app.db")
+    assert (settings.cron_enabled, settings.cron_seed) == (True, None)
+    assert (settings.grace, settings.cron_threads) == (timedelta(seconds=5), 8)
+    assert (settings.log_level, settings.log_format) == ("INFO", "text")
+
+
+@pytest.mark.parametrize("variable", [name.upper() for name in Settings.model_fields])
+def test_an_empty_value_counts_as_unset(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """`NAME=` in a .env file, or in Compose, leaves the default."""
+    monkeypatch.setenv(variable, "")
+    assert read_settings() == Settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "read"),
+    [
+        ("DATABASE_URL", "sqlite:///data/other.db", "sqlite:///data/other.db"),
+        ("DATABASE_URL", "sqlite:////srv/a b/é.db", "sqlite:////srv/a b/é.db"),
+        ("CRON_ENABLED", "false", False),
+        ("CRON_ENABLED", "0", False),
+        ("CRON_ENABLED", "off", False),
+        ("CRON_ENABLED", "TRUE", True),
+        ("CRON_SEED", "a seed", "a seed"),
+        ("CRON_SEED", "7", "7"),
+        ("CRON_GRACE_SECONDS", "0", 0),
+        ("CRON_GRACE_SECONDS", "0.5", 0.5),
+        ("CRON_GRACE_SECONDS", "3600", 3600),
+        ("CRON_THREADS", "1", 1),
+        ("CRON_THREADS", "1000", 1000),
+        ("LOG_LEVEL", "debug", "DEBUG"),
+        ("LOG_LEVEL", "WARNING", "WARNING"),
+        ("LOG_FORMAT", "json", "json"),
+    ],
+)
+def test_a_good_value_is_read(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, read: object
+) -> None:
+    """Each variable sets what it says, up to its limits."""
+    monkeypatch.setenv(variable, value)
+    assert getattr(read_settings(), variable.lower()) == read
+
+
+def test_the_url_names_the_file() -> None:
+    """After three slashes comes a path from the working directory, after four one from the root."""
+    assert Settings(database_url="sqlite:///data/a.db").database_path == Path("data/a.db")
+    assert Settings(database_url="sqlite:////srv/a b.db").database_path == Path("/srv/a b.db")
