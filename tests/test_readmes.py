@@ -32,7 +32,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Bake the default service. Its .venv is that of these tests: nothing is installed."""
     project = bake(tmp_path_factory.mktemp("readme"))
     (project / ".venv").mkdir()
-    (project / ".venv" / "bin").symlink_to(VENV / "bin")
+    for part in VENV.iterdir():
+        (project / ".venv" / part.name).symlink_to(part)
     (project / ".venv" / "installed").touch()
     return project
 
@@ -83,8 +84,10 @@ def test_a_service_is_generated_as_the_readme_says(tmp_path: Path) -> None:
 def test_the_make_targets_of_the_readmes_exist() -> None:
     """Each `make x` that a README names is a target of the Makefile beside it."""
     for folder in (TEMPLATE, TEMPLATE / "{{cookiecutter.project_slug}}"):
-        named = set(re.findall(r"make ([a-z]+)", (folder / "README.md").read_text("utf-8")))
+        text = (folder / "README.md").read_text("utf-8")
+        named = set(re.findall(r"(?:^|`)make ([a-z]+)", text, re.M))
         targets = set(re.findall(r"^([a-z]+):", (folder / "Makefile").read_text("utf-8"), re.M))
+        assert named
         assert named <= targets
 
 

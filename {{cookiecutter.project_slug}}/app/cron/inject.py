@@ -3,13 +3,14 @@
 import inspect
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import FastAPIError
 from fastapi.requests import HTTPConnection
 from fastapi.routing import APIWebSocketRoute
+from fastapi.security.base import SecurityBase
 from starlette.types import Message
 
 from .job import Function, Job, JobContext, JobError, collect
@@ -17,9 +18,15 @@ from .job import Function, Job, JobContext, JobError, collect
 Invoke = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Runs a body that has been given its parameters: awaits it, or calls it in a thread."""
 
+
+async def _run_of(connection: HTTPConnection) -> dict[str, Any]:
+    run: dict[str, Any] = connection.scope["cron"]
+    return run
+
+
 # The parameter by which the endpoint below gets at the run that it serves.
-_CONNECTION = inspect.Parameter(
-    "cron_connection_", inspect.Parameter.KEYWORD_ONLY, annotation=HTTPConnection
+_RUN = inspect.Parameter(
+    "cron_run_", inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[Any, Depends(_run_of)]
 )
 
 
@@ -36,7 +43,7 @@ class Injected:
         self._app = app
         try:
             signature = inspect.signature(job.function, eval_str=True)
-        except (NameError, TypeError, ValueError) as error:
+        except Exception as error:  # annotations are code, which can fail in any way
             raise JobError(f"job {job.name!r}: its parameters cannot be read: {error}") from error
         given = signature.parameters.values()
         contexts = [p.name for p in given if p.annotation is JobContext]
@@ -45,14 +52,14 @@ class Injected:
         ]
 
         async def endpoint(**values: Any) -> None:
-            run = values.pop(_CONNECTION.name).scope["cron"]
+            run = values.pop(_RUN.name)
             values.update(dict.fromkeys(contexts, run["context"]))
             run["result"] = await run["invoke"](partial(job.function, **values))
 
-        setattr(endpoint, "__signature__", inspect.Signature([*solved, _CONNECTION]))  # noqa: B010
+        setattr(endpoint, "__signature__", inspect.Signature([*solved, _RUN]))  # noqa: B010
         try:
             self._route = APIWebSocketRoute("/", endpoint, dependency_overrides_provider=app)
-        except (AssertionError, FastAPIError) as error:
+        except (AssertionError, FastAPIError, RuntimeError) as error:
             reason = str(error).partition("\n")[0]
             raise JobError(f"job {job.name!r}: {reason}") from error
         for name in _read_from_request(self._route.dependant):
@@ -101,6 +108,8 @@ def _read_from_request(dependant: Dependant) -> Iterator[str]:
         if name is not None:
             yield name
     for provider in dependant.dependencies:
+        if isinstance(provider.call, SecurityBase):
+            yield str(provider.name)
         yield from _read_from_request(provider)
 
 

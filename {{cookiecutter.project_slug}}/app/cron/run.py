@@ -85,17 +85,18 @@ class JobRun:
         )
 
     def _result(self) -> tuple[Outcome, object, BaseException | None]:
-        note: object = None
-        error: BaseException | None = None
+        error: BaseException | None
         if self.task.cancelled():
             error = asyncio.CancelledError("nobody asked for this cancel")
-        elif not (error := self.task.exception()):
-            note = self.task.result()
+        else:
+            error = self.task.exception()
+        note = self.task.result() if error is None else None
         if self._guard is not None and self._guard.expired():
-            return "timeout", note, error or TimeoutError("it ended after its timeout")
+            late = TimeoutError("it ended after its timeout")
+            return "timeout", note, late if error is None else error
         if self._cancelled or self.context.stop_seen:
             return "interrupted", note, None if self.task.cancelled() else error
-        return ("error" if error else "ok"), note, error
+        return ("ok" if error is None else "error"), note, error
 
     def _next_run_at(
         self, outcome: Outcome, failures: int, now: datetime, due: datetime
@@ -159,6 +160,6 @@ def line_of(value: object) -> str:
     """One short line that says what `value` is, whatever it is."""
     try:
         text = "" if value is None else str(value)
-    except Exception:  # noqa: BLE001 -- a broken __str__ fails nobody but its author
+    except BaseException:  # noqa: BLE001 -- a broken __str__ must not hide how a run ended
         text = f"<{type(value).__name__}>"
     return " ".join(text.split())[:LINE_CHARACTERS_MAX]

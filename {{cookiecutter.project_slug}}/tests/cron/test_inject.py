@@ -192,7 +192,6 @@ async def test_a_job_may_ask_for_nothing(clock: FakeClock) -> None:
     assert seen == ["ran"]
 
 
-@pytest.mark.xfail(reason="FastAPI remembers one such parameter, the engine's own")
 async def test_a_job_may_ask_for_the_connection(clock: FakeClock) -> None:
     """The only thing of a request that a job has as well: by it, it gets at the app."""
 
@@ -719,7 +718,6 @@ def test_a_header_is_refused_by_its_own_name() -> None:
     assert refusal(body) == "job 'x': a job has no request to read 'x-token' from"
 
 
-@pytest.mark.xfail(reason="FastAPI's schemes read HTTPConnection, which is allowed")
 @pytest.mark.parametrize(
     "scheme",
     [
@@ -733,7 +731,6 @@ def test_a_security_scheme_is_refused(scheme: Any) -> None:
     assert refusal(asking_for(Annotated[Any, scheme])).startswith("job 'x': a job has no request")
 
 
-@pytest.mark.xfail(reason="FastAPI raises RuntimeError where python-multipart is not installed")
 @pytest.mark.parametrize("annotation", [Annotated[str, Form()], UploadFile])
 def test_a_form_is_refused(annotation: Any) -> None:
     """Whatever is installed to read one."""
@@ -791,7 +788,6 @@ def test_an_annotation_that_means_nothing_is_refused() -> None:
     assert refusal(asking_for("Nothing")) == message
 
 
-@pytest.mark.xfail(reason="AttributeError and SyntaxError are not caught")
 @pytest.mark.parametrize("annotation", ["asyncio.Nothing", "not an annotation"])
 def test_an_annotation_that_cannot_be_read_is_refused(annotation: str) -> None:
     """The message names the job."""
