@@ -4,7 +4,9 @@
 SERVICE := {{cookiecutter.project_slug}}
 
 # The first interpreter that really runs, can make venvs and is supported, with its version.
-CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
+PYENV_ROOT ?= $(HOME)/.pyenv
+CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 \
+	$(wildcard $(PYENV_ROOT)/versions/3.1[1-4]*/bin/python3))
 PROBE := import sys, ensurepip; (3, 11) <= sys.version_info < (3, 15) or sys.exit(1); \
 	print("%d.%d.%d" % sys.version_info[:3])
 FOUND := $(shell for python in $(CANDIDATES); do \

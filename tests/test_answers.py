@@ -196,8 +196,7 @@ def assert_exact(service: Path, name: str, description: str, author: str) -> Non
     assert project["authors"] == [{"name": author}]
     license_ = (service / "LICENSE").read_text(encoding="utf-8")
     assert f"Copyright (c) {author}\n" in license_
-    if (readme := service / "README.md").exists():
-        assert readme.read_text(encoding="utf-8").startswith(f"# {name}\n")
+    assert (service / "README.md").read_text(encoding="utf-8").startswith(f"# {name}\n")
 
 
 @pytest.mark.parametrize(("question", "answer"), BAD_ANSWERS, ids=shortened)

@@ -1,5 +1,7 @@
 """How Alembic gets at the database: from the app's lifespan, or by its own command."""
 
+from contextlib import closing
+
 from alembic import context
 from sqlalchemy import Connection
 
@@ -18,4 +20,5 @@ def run(connection: Connection) -> None:
 if (given := context.config.attributes.get("connection")) is not None:
     run(given)
 else:
-    open_database(read_settings()).write_here(run)
+    with closing(open_database(read_settings())) as database:
+        database.write_here(run)

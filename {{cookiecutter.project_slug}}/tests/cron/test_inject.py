@@ -782,6 +782,12 @@ def test_a_type_that_nobody_provides_is_refused() -> None:
     assert repr(Unknown) in message
 
 
+def test_an_annotation_that_fastapi_refuses_is_refused() -> None:
+    """The message names the job, and says what FastAPI says."""
+    message = refusal(asking_for(Annotated[int, Query(default=5)]))
+    assert message.startswith("job 'x': `Query` default value cannot be set in `Annotated`")
+
+
 def test_an_annotation_that_means_nothing_is_refused() -> None:
     """The message names the job and what is not known."""
     message = "job 'x': its parameters cannot be read: name 'Nothing' is not defined"

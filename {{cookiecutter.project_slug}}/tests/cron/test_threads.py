@@ -3,9 +3,10 @@
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,24 @@ def test_a_thread_that_failed_is_used_again(two: DaemonThreads) -> None:
     """An error leaves it as free as a result does."""
     for _ in range(5):
         two.submit(fail, ValueError()).exception(REAL_SECONDS_MAX)
+    assert [thread.name for thread in named("two")] == ["two-1"]
+
+
+@pytest.mark.parametrize("ends", [own_name, partial(fail, ValueError())], ids=["well", "badly"])
+def test_a_thread_is_free_when_its_result_arrives(
+    two: DaemonThreads, gate: threading.Event, ends: Callable[[], object]
+) -> None:
+    """Not a moment later: what is given at once by whom that wakes needs no second thread."""
+
+    def work() -> None:
+        gate.wait(REAL_SECONDS_MAX)
+        ends()
+
+    next_work = Future[Future[str]]()
+    future = two.submit(work)
+    future.add_done_callback(lambda _: next_work.set_result(two.submit(own_name)))
+    gate.set()
+    assert next_work.result(REAL_SECONDS_MAX).result(REAL_SECONDS_MAX) == "two-1"
     assert [thread.name for thread in named("two")] == ["two-1"]
 
 

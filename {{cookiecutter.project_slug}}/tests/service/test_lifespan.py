@@ -22,8 +22,7 @@ from app.cron.database import Database
 from app.db import MIGRATIONS, DatabaseDep, get_database, upgrade_schema
 from app.main import create_app
 from app.settings import Settings
-from support import FakeClock, fixed, running
-from support.server import query, serving
+from support import FakeClock, fixed, notes, query, running, serving
 
 
 @pytest.fixture
@@ -409,3 +408,13 @@ def tasks_of_cron() -> list[str]:
 def insert_session(connection: Connection) -> None:
     """A write, whatever it is."""
     connection.execute(text("INSERT INTO sessions VALUES ('x', 'ana', 0)"))
+
+
+async def test_the_service_runs_both_jobs(
+    clock: FakeClock, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a word about jobs, an app runs those of JOBS."""
+    async with running(create_app(settings, clock=clock), clock):
+        await clock.advance(days=1)
+    assert notes(caplog, "expire_sessions")
+    assert notes(caplog, "nightly_report")

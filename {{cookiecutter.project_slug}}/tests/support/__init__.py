@@ -3,7 +3,7 @@
 from .app import cron_app, running, seconds_to_end
 from .chance import Draws, fixed
 from .clock import FakeClock, Gate
-from .server import query, serving
+from .server import insert_sessions, notes, query, serving
 
 __all__ = [
     "Draws",
@@ -11,6 +11,8 @@ __all__ = [
     "Gate",
     "cron_app",
     "fixed",
+    "insert_sessions",
+    "notes",
     "query",
     "running",
     "seconds_to_end",

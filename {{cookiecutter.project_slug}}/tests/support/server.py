@@ -1,13 +1,19 @@
-"""An app that is served in this process: a client to talk to it, a look into its database."""
+"""An app that is served in this process: how to talk to it, and to see what it has done."""
 
 import sqlite3
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager, closing
+from datetime import datetime
 from typing import Any
+from uuid import uuid4
 
+import pytest
 from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient
 
+from app.cron.database import Database
+from app.db import upgrade_schema
+from app.sessions import sessions, to_microseconds
 from app.settings import Settings
 
 from .app import running
@@ -41,3 +47,24 @@ def query(settings: Settings, statement: str) -> list[tuple[Any, ...]]:
     """Ask the database file, from outside the app."""
     with closing(sqlite3.connect(settings.database_path, isolation_level=None)) as database:
         return database.execute(statement).fetchall()
+
+
+async def insert_sessions(settings: Settings, counts: dict[str, int], expires_at: datetime) -> None:
+    """Give each user so many sessions, in a database that is made where there is none."""
+    rows = [
+        {"id": uuid4().hex, "user": user, "expires_at": to_microseconds(expires_at)}
+        for user, count in counts.items()
+        for _ in range(count)
+    ]
+    with closing(Database(settings.database_path)) as database:
+        await upgrade_schema(database)
+        await database.write(lambda connection: connection.execute(sessions.insert(), rows))
+
+
+def notes(caplog: pytest.LogCaptureFixture, job: str) -> list[str]:
+    """How the runs of the job have ended, each without the word about the next one."""
+    return [
+        line.getMessage().split(": ", 1)[1].rpartition("; next")[0]
+        for line in caplog.records
+        if getattr(line, "outcome", None) and getattr(line, "job", None) == job
+    ]

@@ -1,4 +1,4 @@
-"""The jobs that the service comes with, run by the whole app."""
+"""The nightly report, by the whole app."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import TypeVar
-from uuid import uuid4
 
 import pytest
 from sqlalchemy import Connection
@@ -15,86 +14,15 @@ from starlette.datastructures import State
 
 from app.cron import JobContext
 from app.cron.database import Database
-from app.db import get_database, upgrade_schema
-from app.jobs.expire_sessions import expire_sessions
+from app.db import get_database
 from app.jobs.nightly_report import nightly_report
 from app.main import create_app
-from app.sessions import sessions, to_microseconds
 from app.settings import Settings
-from support import FakeClock, fixed, running
-from support.server import query, serving
+from support import FakeClock, insert_sessions, notes, running
 
 T = TypeVar("T")
 
 HEADER = "user,sessions\r\n"
-
-
-async def test_expired_sessions_are_deleted_and_no_others(
-    clock: FakeClock, settings: Settings, caplog: pytest.LogCaptureFixture
-) -> None:
-    """When the job runs, what has expired by then leaves the table, to the microsecond."""
-    app = create_app(settings, jobs=[expire_sessions], clock=clock, random=fixed(0))
-    async with serving(app, clock) as client:
-        for user, ttl_seconds in [("ana", 1), ("ben", 210), ("cho", 211), ("dan", 86_400)]:
-            await client.post("/sessions", json={"user": user, "ttl_seconds": ttl_seconds})
-        await clock.advance(seconds=209)
-        assert users(settings) == ["ana", "ben", "cho", "dan"]
-        await clock.advance(seconds=1)
-        assert users(settings) == ["cho", "dan"]
-    assert notes(caplog, "expire_sessions") == ["ok, deleted 0", "ok, deleted 2"]
-
-
-@pytest.mark.parametrize(
-    ("expired", "batches"), [(499, [499]), (500, [500, 0]), (1_201, [500, 500, 201])]
-)
-async def test_many_expired_sessions_are_deleted_in_steps(
-    clock: FakeClock,
-    settings: Settings,
-    caplog: pytest.LogCaptureFixture,
-    expired: int,
-    batches: list[int],
-) -> None:
-    """A transaction deletes at most 500, and there are as many as it takes."""
-    await insert(settings, {"ana": expired}, clock.now() - timedelta(seconds=1))
-    await insert(settings, {"ben": 600}, clock.now() + timedelta(seconds=1))
-    deleted: list[object] = []
-
-    class Watched(Database):
-        async def write(self, function: Callable[[Connection], T]) -> T:
-            result = await super().write(function)
-            deleted.append(result)
-            return result
-
-    app = create_app(settings, jobs=[expire_sessions], clock=clock, random=fixed(0))
-    with closing(Watched(settings.database_path)) as database:
-        app.dependency_overrides[get_database] = lambda: database
-        async with running(app, clock):
-            pass
-    assert deleted == batches
-    assert users(settings) == ["ben"] * 600
-    assert notes(caplog, "expire_sessions") == [f"ok, deleted {expired}"]
-
-
-async def test_a_long_deletion_stops_when_the_app_does(
-    clock: FakeClock, settings: Settings, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It ends after the step that it is in, with no need to be cancelled."""
-    await insert(settings, {"ana": 5_000}, clock.now())
-
-    class Slow(Database):
-        async def write(self, function: Callable[[Connection], T]) -> T:
-            await clock.sleep(2)
-            return await super().write(function)
-
-    app = create_app(settings, jobs=[expire_sessions], clock=clock, random=fixed(0))
-    with closing(Slow(settings.database_path)) as database:
-        app.dependency_overrides[get_database] = lambda: database
-        async with running(app, clock):
-            await clock.advance(seconds=3)
-            left = clock.monotonic()
-    assert clock.monotonic() - left == 1
-    assert len(users(settings)) == 4_000
-    assert notes(caplog, "expire_sessions") == ["interrupted, deleted 1000"]
 
 
 async def test_the_report_counts_the_live_sessions_of_each_user(
@@ -103,10 +31,10 @@ async def test_the_report_counts_the_live_sessions_of_each_user(
     """By name, each with the number of sessions that have not expired when the report is made."""
     app = create_app(settings, jobs=[nightly_report], clock=clock)
     three = datetime(2026, 1, 1, 2, tzinfo=UTC)
-    await insert(
+    await insert_sessions(
         settings, {"zoe": 2, 'ana "a", b': 1, "Ñandú\n": 3}, three + timedelta(microseconds=1)
     )
-    await insert(settings, {"zoe": 5, "gone": 1}, three)
+    await insert_sessions(settings, {"zoe": 5, "gone": 1}, three)
     async with running(app, clock):
         await clock.advance(hours=2)
     assert report(settings).read_bytes().decode() == (
@@ -140,7 +68,7 @@ async def test_a_report_is_stopped_when_the_app_is(
     clock: FakeClock, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It notices that the app stops, returns within the grace, and takes back what it has begun."""
-    await insert(settings, {"ana": 1, "ben": 1}, clock.now() + timedelta(days=1))
+    await insert_sessions(settings, {"ana": 1, "ben": 1}, clock.now() + timedelta(days=1))
     gate = clock.gate()
 
     class Held(Database):
@@ -168,7 +96,7 @@ async def test_a_report_is_stopped_when_the_app_is(
 @pytest.mark.parametrize("looks", [1, 2, 3])
 async def test_nobody_sees_half_a_report(clock: FakeClock, settings: Settings, looks: int) -> None:
     """At each row the last report is still whole, and one that is stopped there leaves it so."""
-    await insert(settings, {"ana": 1, "ben": 1, "cho": 1}, clock.now() + timedelta(days=1))
+    await insert_sessions(settings, {"ana": 1, "ben": 1, "cho": 1}, clock.now() + timedelta(days=1))
     report(settings).parent.mkdir()
     report(settings).write_text("the last one")
     seen: list[str] = []
@@ -198,33 +126,6 @@ async def test_a_report_that_fails_leaves_nothing_behind(
     assert notes(caplog, "nightly_report")[0].startswith("error, IsADirectoryError")
 
 
-async def test_the_service_runs_both_jobs(
-    clock: FakeClock, settings: Settings, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Without a word about jobs, an app runs those of JOBS."""
-    async with running(create_app(settings, clock=clock), clock):
-        await clock.advance(days=1)
-    assert notes(caplog, "expire_sessions")
-    assert notes(caplog, "nightly_report")
-
-
-async def insert(settings: Settings, counts: dict[str, int], expires_at: datetime) -> None:
-    """Give each user so many sessions, in a database that is made where there is none."""
-    rows = [
-        {"id": uuid4().hex, "user": user, "expires_at": to_microseconds(expires_at)}
-        for user, count in counts.items()
-        for _ in range(count)
-    ]
-    with closing(Database(settings.database_path)) as database:
-        await upgrade_schema(database)
-        await database.write(lambda connection: connection.execute(sessions.insert(), rows))
-
-
-def users(settings: Settings) -> list[str]:
-    """Whose sessions are in the table, expired or not."""
-    return [user for (user,) in query(settings, 'SELECT "user" FROM sessions ORDER BY 1')]
-
-
 def report(settings: Settings) -> Path:
     """The report of the first night."""
     return settings.database_path.parent / "reports" / "sessions-2026-01-01.csv"
@@ -233,12 +134,3 @@ def report(settings: Settings) -> Path:
 def reports(settings: Settings) -> list[str]:
     """The names in the folder of the reports."""
     return sorted(path.name for path in report(settings).parent.glob("*"))
-
-
-def notes(caplog: pytest.LogCaptureFixture, job: str) -> list[str]:
-    """How the runs of the job have ended, each without the word about the next one."""
-    return [
-        line.getMessage().split(": ", 1)[1].rpartition("; next")[0]
-        for line in caplog.records
-        if getattr(line, "outcome", None) and getattr(line, "job", None) == job
-    ]
