@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, inspect
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from app.cron.database import READERS, Database, DatabaseError
@@ -38,6 +38,12 @@ def create(connection: Connection) -> None:
     """Make the table."""
     connection.exec_driver_sql("CREATE TABLE counts (count INTEGER NOT NULL)")
     connection.exec_driver_sql("INSERT INTO counts VALUES (0)")
+
+
+def create_once(connection: Connection) -> None:
+    """Make the table, unless another process has."""
+    if not inspect(connection).has_table("counts"):
+        create(connection)
 
 
 def read_count(connection: Connection) -> Any:
@@ -285,6 +291,22 @@ def test_a_check_makes_the_file_and_its_folder(tmp_path: Path) -> None:
     with closing(Database(path)) as database:
         database.check()
     assert path.is_file()
+
+
+async def test_processes_that_start_together_share_a_new_file(path: Path) -> None:
+    """Each checks it, and then writes; none finds it locked."""
+    barrier = threading.Barrier(4, timeout=REAL_SECONDS_MAX)
+
+    def start() -> None:
+        with closing(Database(path)) as database:
+            barrier.wait()
+            database.check()
+            database.write_here(create_once)
+            database.write_here(increment)
+
+    await asyncio.gather(*(asyncio.to_thread(start) for _ in range(4)))
+    with closing(Database(path)) as database:
+        assert database.read_here(read_count) == 4
 
 
 @pytest.mark.parametrize("name", ["a b.db", "ñ.db", "100%41.db", "what?.db", "a#b.db", "a'b.db"])
