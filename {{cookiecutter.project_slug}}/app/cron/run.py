@@ -162,4 +162,6 @@ def line_of(value: object) -> str:
         text = "" if value is None else str(value)
     except BaseException:  # noqa: BLE001 -- a broken __str__ must not hide how a run ended
         text = f"<{type(value).__name__}>"
-    return " ".join(text.split())[:LINE_CHARACTERS_MAX]
+    # What cannot be printed, as a line's end or half a surrogate, has no place in a log or a table.
+    printable = "".join(c if c.isprintable() else " " for c in text[: 2 * LINE_CHARACTERS_MAX])
+    return " ".join(printable.split())[:LINE_CHARACTERS_MAX]

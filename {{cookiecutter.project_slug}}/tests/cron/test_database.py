@@ -329,6 +329,15 @@ def no_database(path: Path) -> None:
     path.write_text("This is a letter, and longer than the header of a database.\n" * 20)
 
 
+def damaged(path: Path) -> None:
+    """Make a database of which only the header is whole."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE counts (count)")
+    with path.open("r+b") as file:
+        file.seek(100)
+        file.write(b"\xff" * 4_000)
+
+
 def folder_in_the_way(path: Path) -> None:
     """Make a folder where the file would be."""
     path.mkdir()
@@ -340,7 +349,7 @@ def file_in_the_way(path: Path) -> None:
     path.parent.touch()
 
 
-@pytest.mark.parametrize("spoil", [no_database, folder_in_the_way, file_in_the_way])
+@pytest.mark.parametrize("spoil", [no_database, damaged, folder_in_the_way, file_in_the_way])
 def test_a_database_that_cannot_be_used_is_refused(
     tmp_path: Path, spoil: Callable[[Path], None]
 ) -> None:
@@ -367,6 +376,17 @@ def test_a_database_that_cannot_be_written_is_refused(
     with closing(Database(path)) as database, pytest.raises(DatabaseError) as error:
         database.check()
     assert str(error.value) == f"{path}: {refused} is not writable"
+
+
+def test_a_check_that_fails_leaves_nothing_open(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody closes a database that could not be opened: its log is gone already."""
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with closing(Database(path)) as database:
+        with pytest.raises(DatabaseError):
+            database.check()
+        assert [file.name for file in path.parent.iterdir()] == ["app.db"]
 
 
 def test_a_database_that_was_repaired_can_be_used(path: Path) -> None:

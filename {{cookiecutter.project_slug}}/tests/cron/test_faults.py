@@ -81,7 +81,7 @@ FAULTS: dict[str, tuple[Callable[[], object], str, str]] = {
     "note without words": (returns(Speechless(ValueError())), "ok", "<Speechless>"),
     "note that bites": (returns(Speechless(Bare())), "ok", "<Speechless>"),
     "note of 10 MB": (returns(b"x" * 10_000_000), "ok", "b'xxx"),
-    "note of odd letters": (returns("\ud800\0\x1b[31m"), "ok", "\ud800"),
+    "note of odd letters": (returns("a\ud800\0\x1b[31m"), "ok", "a [31m"),
 }
 
 
