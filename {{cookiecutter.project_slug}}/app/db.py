@@ -1,6 +1,7 @@
 """The app's database: where it is, how an endpoint or a job gets it, and its schema."""
 
 import logging
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
-from sqlalchemy import Connection, MetaData
+from sqlalchemy import BigInteger, Connection, Dialect, MetaData, TypeDecorator
 
 from .cron.database import Database
 from .settings import Settings
@@ -19,6 +20,25 @@ log = logging.getLogger(__name__)
 
 metadata = MetaData()
 """The tables of the app. Alembic compares them with the database."""
+
+EPOCH = datetime.fromtimestamp(0, UTC)
+
+
+class Moment(TypeDecorator[datetime]):
+    """A column of aware datetimes, kept as whole microseconds since 1970 in UTC.
+
+    SQLite has no type for them: as text, they would compare with a number as if always later.
+    """
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        return None if value is None else (value - EPOCH) // timedelta(microseconds=1)
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else EPOCH + timedelta(microseconds=value)
+
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 

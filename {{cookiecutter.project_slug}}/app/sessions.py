@@ -1,16 +1,16 @@
 """The example domain: sessions that expire. Replace it with yours."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated
 from uuid import uuid4
 
 from fastapi import APIRouter, Depends, HTTPException, status
 from fastapi.requests import HTTPConnection
 from pydantic import BaseModel, Field
-from sqlalchemy import BigInteger, Column, Connection, Index, String, Table, delete, insert, select
+from sqlalchemy import Column, Connection, Index, String, Table, delete, insert, select
 
 from .cron.clock import Clock
-from .db import DatabaseDep, metadata
+from .db import DatabaseDep, Moment, metadata
 
 TTL_SECONDS_MAX = 365 * 24 * 60 * 60
 
@@ -19,7 +19,7 @@ sessions = Table(
     metadata,
     Column("id", String(32), primary_key=True),
     Column("user", String(200), nullable=False),
-    Column("expires_at", BigInteger, nullable=False),  # microseconds since 1970, UTC
+    Column("expires_at", Moment, nullable=False),
     Index("sessions_expires_at", "expires_at"),
 )
 
@@ -55,21 +55,19 @@ async def create_session(new: NewSession, db: DatabaseDep, clock: ClockDep) -> S
     """Make a session that expires after `ttl_seconds`."""
     expires_at = clock.now() + timedelta(seconds=new.ttl_seconds)
     session = Session(id=uuid4().hex, user=new.user, expires_at=expires_at)
-    row = {"id": session.id, "user": session.user, "expires_at": to_microseconds(expires_at)}
-    await db.write(lambda connection: connection.execute(insert(sessions).values(row)))
+    statement = insert(sessions).values(session.model_dump())
+    await db.write(lambda connection: connection.execute(statement))
     return session
 
 
 @router.get("/{session_id}")
 async def read_session(session_id: str, db: DatabaseDep, clock: ClockDep) -> Session:
     """The session, unless it has expired."""
-    query = select(sessions).where(
-        sessions.c.id == session_id, sessions.c.expires_at > to_microseconds(clock.now())
-    )
+    query = select(sessions).where(sessions.c.id == session_id, sessions.c.expires_at > clock.now())
     row = await db.read(lambda connection: connection.execute(query).one_or_none())
     if row is None:
         raise HTTPException(status.HTTP_404_NOT_FOUND, "no such session, or it has expired")
-    return Session(id=row.id, user=row.user, expires_at=from_microseconds(row.expires_at))
+    return Session(id=row.id, user=row.user, expires_at=row.expires_at)
 
 
 @router.delete("/{session_id}", status_code=status.HTTP_204_NO_CONTENT)
@@ -81,17 +79,5 @@ async def delete_session(session_id: str, db: DatabaseDep) -> None:
 
 def delete_expired(connection: Connection, now: datetime, limit: int) -> int:
     """Delete at most `limit` sessions that have expired by `now`, and say how many."""
-    expired = (
-        select(sessions.c.id).where(sessions.c.expires_at <= to_microseconds(now)).limit(limit)
-    )
+    expired = select(sessions.c.id).where(sessions.c.expires_at <= now).limit(limit)
     return connection.execute(delete(sessions).where(sessions.c.id.in_(expired))).rowcount
-
-
-def to_microseconds(moment: datetime) -> int:
-    """An aware datetime as the table keeps it."""
-    return (moment - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)
-
-
-def from_microseconds(microseconds: int) -> datetime:
-    """What the table keeps as an aware datetime, in UTC."""
-    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=microseconds)

@@ -29,22 +29,23 @@ class Database:
     """A SQLite file, used from threads, never on the event loop.
 
     SQLite has one writer at a time, and its way of waiting starves the unlucky: so all writes of a
-    process take turns in one thread. Readers wait for nobody.
+    process take turns in one thread. Readers do not wait for it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
-        self._write_engine = self._engine(1, _set_up_writer)
+        self._write_engine = self._engine(_set_up_writer)
         # Python's driver would begin at the first write, too late: what was read may have changed.
         event.listen(self._write_engine, "begin", _begin_immediate)
-        self._read_engine = self._engine(READERS, _set_up_reader)
+        self._read_engine = self._engine(_set_up_reader)
+        self._closed = False
         self._writer = DaemonThreads(1, "database-writer")
         self._readers = DaemonThreads(READERS, "database-reader")
 
     async def write(self, function: Callable[[Connection], T]) -> T:
         """Run `function(connection)` in a transaction of its own, committed unless it raises."""
         return await asyncio.get_running_loop().run_in_executor(
-            self._writer, self.write_here, function
+            self._writer, self._transact, function
         )
 
     async def read(self, function: Callable[[Connection], T]) -> T:
@@ -54,12 +55,13 @@ class Database:
         )
 
     def write_here(self, function: Callable[[Connection], T]) -> T:
-        """Like `write`, in this thread: for what runs outside the event loop."""
-        with self._write_engine.begin() as connection:
-            return function(connection)
+        """Like `write`, for `def` jobs: this thread waits for the writer's."""
+        return self._writer.submit(self._transact, function).result()
 
     def read_here(self, function: Callable[[Connection], T]) -> T:
-        """Like `read`, in this thread: for `def` jobs."""
+        """Like `read`, for `def` jobs: in this thread."""
+        if self._closed:
+            raise RuntimeError(f"{self.path} is closed")
         with self._read_engine.connect() as connection:
             return function(connection)
 
@@ -68,13 +70,13 @@ class Database:
         if the file is not a database or cannot be written."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self._write_engine.connect() as connection:
+            with self._read_engine.connect() as connection:
                 connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")
             for path in (self.path.parent, self.path):
                 if not os.access(path, os.W_OK):
                     raise PermissionError(f"{path} is not writable")
         except (OSError, SQLAlchemyError, sqlite3.Error) as error:
-            self._write_engine.dispose()
+            self.close()
             raise DatabaseError(f"{self.path}: {getattr(error, 'orig', error)}") from error
 
     def exists(self) -> bool:
@@ -83,16 +85,21 @@ class Database:
 
     def close(self) -> None:
         """Close all connections. What is read or written from now on raises RuntimeError."""
+        self._closed = True
         for threads in (self._writer, self._readers):
             threads.shutdown()
         for engine in (self._write_engine, self._read_engine):
             engine.dispose()
 
-    def _engine(self, connections: int, set_up: SetUp) -> Engine:
+    def _transact(self, function: Callable[[Connection], T]) -> T:
+        with self._write_engine.begin() as connection:
+            return function(connection)
+
+    def _engine(self, set_up: SetUp) -> Engine:
         engine = create_engine(
             URL.create("sqlite", database=str(self.path)),
-            pool_size=connections,
-            max_overflow=0,
+            pool_size=READERS,
+            max_overflow=-1,  # the threads are the limit, and a `def` job has one of its own
             connect_args={"timeout": BUSY_SECONDS},
         )
         event.listen(engine, "connect", set_up)

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI
 from fastapi.dependencies.models import Dependant
-from fastapi.exceptions import FastAPIError
 from fastapi.requests import HTTPConnection
 from fastapi.routing import APIWebSocketRoute
 from fastapi.security.base import SecurityBase
@@ -46,6 +45,9 @@ class Injected:
         except Exception as error:  # annotations are code, which can fail in any way
             raise JobError(f"job {job.name!r}: its parameters cannot be read: {error}") from error
         given = signature.parameters.values()
+        for parameter in given:
+            if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
+                raise JobError(f"job {job.name!r}: {parameter.name!r} must not be positional-only")
         contexts = [p.name for p in given if p.annotation is JobContext]
         solved = [
             p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in given if p.name not in contexts
@@ -59,7 +61,7 @@ class Injected:
         setattr(endpoint, "__signature__", inspect.Signature([*solved, _RUN]))  # noqa: B010
         try:
             self._route = APIWebSocketRoute("/", endpoint, dependency_overrides_provider=app)
-        except (AssertionError, FastAPIError, RuntimeError) as error:
+        except Exception as error:  # of FastAPI or of what the dependencies are
             reason = str(error).partition("\n")[0]
             raise JobError(f"job {job.name!r}: {reason}") from error
         for name in _read_from_request(self._route.dependant):

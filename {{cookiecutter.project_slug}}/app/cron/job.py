@@ -17,6 +17,8 @@ from .schedule import Schedule
 
 TIMEOUT_MIN, TIMEOUT_MAX = timedelta(seconds=30), timedelta(hours=1)
 
+NAME = r"[A-Za-z0-9_.-]{1,100}"
+
 Function = Callable[..., Any]
 AnyFunction = TypeVar("AnyFunction", bound=Function)
 
@@ -41,7 +43,7 @@ class Job:
 
     def check(self) -> None:
         """Raise JobError unless the declaration makes sense."""
-        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", self.name):
+        if not isinstance(self.name, str) or not re.fullmatch(NAME, self.name):
             raise JobError(
                 f"job {self.name!r}: a name is 1 to 100 letters, digits, '_', '-' and '.', "
                 "as 'expire_sessions'"
@@ -132,7 +134,7 @@ class JobContext:
         self.log = JobLog(name, run_no)
         """A logger that adds the job and the run to each line."""
         self.run_no = run_no
-        """1 for the first run of the job ever, then 2, and so on."""
+        """1 for the first run of the job that its store knows of, then 2, and so on."""
         self.state = state
         """What the lifespan shares, as `request.state` in an endpoint."""
         self._stop_requested = False
@@ -140,10 +142,9 @@ class JobContext:
 
     @property
     def stopping(self) -> bool:
-        """True once the app shuts down or the run is over its timeout: return soon.
+        """True once the app shuts down, and in a thread once its timeout is over: return soon.
 
-        A run that has seen this, however it then ends, counts as interrupted and is due again at
-        once after the next start.
+        A run that has seen this, however it then ends, counts as interrupted, not as done.
         """
         self._stop_seen |= self._stop_requested
         return self._stop_requested

@@ -1,13 +1,14 @@
 """One run of a job: its body within its timeout, what came of it, and when the next one is due."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Executor
 from contextlib import suppress
 from contextvars import copy_context
 from datetime import datetime, timedelta
 from functools import partial
 from inspect import iscoroutine
+from reprlib import repr  # noqa: A004 -- it is short and quick whatever the size
 from typing import Any
 
 from starlette.datastructures import State
@@ -61,8 +62,11 @@ class JobRun:
 
     def cancel(self) -> None:
         """Cut the run short."""
-        self._cancelled = True
-        self.task.cancel()
+        self._cancelled |= self.task.cancel()  # too late for one that is done
+
+    def late(self) -> bool:
+        """True once its timeout is over, whether it has ended by that or not."""
+        return self._guard is not None and self._guard.expired()
 
     def finish(self) -> Finish:
         """What came of the run, whose task is done. An error is logged with its traceback."""
@@ -91,9 +95,10 @@ class JobRun:
         else:
             error = self.task.exception()
         note = self.task.result() if error is None else None
-        if self._guard is not None and self._guard.expired():
-            late = TimeoutError("it ended after its timeout")
-            return "timeout", note, late if error is None else error
+        if self.late():
+            timeout = TimeoutError(f"longer than {self._allowed()}")
+            timeout.__cause__ = error
+            return "timeout", note, timeout
         if self._cancelled or self.context.stop_seen:
             return "interrupted", note, None if self.task.cancelled() else error
         return ("ok" if error is None else "error"), note, error
@@ -114,18 +119,19 @@ class JobRun:
 
     async def _body(self) -> Any:
         invoke = self._call_in_thread if self.job.threaded else _call
-        async with self.context.clock.timeout(self._timeout_seconds()) as self._guard:
+        allowed = self._allowed()
+        seconds = None if allowed is None else allowed.total_seconds()
+        async with self.context.clock.timeout(seconds) as self._guard:
             try:
                 return await self._injected.run(self.context, invoke)
-            except SystemExit as error:  # it would end the app
-                raise RuntimeError("the body called sys.exit()") from error
+            except (KeyboardInterrupt, SystemExit) as error:  # they would end the app
+                raise RuntimeError(f"the body raised {error!r}") from error
 
-    def _timeout_seconds(self) -> float | None:
-        timeout = self.job.timeout
-        if timeout == "interval":
-            period = self.job.schedule.period(self.claimed.started_at)
-            timeout = max(TIMEOUT_MIN, min(period, TIMEOUT_MAX))
-        return None if timeout is None else timeout.total_seconds()
+    def _allowed(self) -> timedelta | None:
+        if self.job.timeout != "interval":
+            return self.job.timeout
+        period = self.job.schedule.period(self.claimed.started_at)
+        return max(TIMEOUT_MIN, min(period, TIMEOUT_MAX))
 
     async def _call_in_thread(self, call: Callable[[], Any]) -> Any:
         """Call it in a thread. A cancel asks the thread to stop, and waits until it has ended."""
@@ -133,12 +139,12 @@ class JobRun:
         thread = asyncio.get_running_loop().run_in_executor(self._threads, run)
         try:
             return await asyncio.shield(thread)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as cancelled:
             self.context.request_stop()
             while not thread.done():
                 with suppress(asyncio.CancelledError):  # one is raised below, for all of them
                     await asyncio.wait([thread])
-            raise
+            raise cancelled from thread.exception()
 
 
 async def _call(call: Callable[[], Any]) -> Any:
@@ -159,7 +165,10 @@ def _call_guarded(call: Callable[[], Any]) -> Any:
 def line_of(value: object) -> str:
     """One short line that says what `value` is, whatever it is."""
     try:
-        text = "" if value is None else str(value)
+        if isinstance(value, str | bytes) or not isinstance(value, Collection):
+            text = "" if value is None else str(value)
+        else:
+            text = repr(value)
     except BaseException:  # noqa: BLE001 -- a broken __str__ must not hide how a run ended
         text = f"<{type(value).__name__}>"
     # What cannot be printed, as a line's end or half a surrogate, has no place in a log or a table.

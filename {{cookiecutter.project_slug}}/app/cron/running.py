@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 from starlette.datastructures import State
 
@@ -38,6 +39,8 @@ class Running:
         self._threads = DaemonThreads(threads, "cron-job")
         self._ended = ended
         self._runs: dict[str, JobRun] = {}
+        self._waiting: set[str] = set()
+        self._warned: WeakSet[JobRun] = WeakSet()
 
     @property
     def names(self) -> list[str]:
@@ -48,8 +51,15 @@ class Running:
         """How many `def` jobs could start now."""
         return self._thread_limit - sum(run.job.threaded for run in self._runs.values())
 
+    def warn_of_wait(self, name: str) -> None:
+        """Say in the log that the job waits for a thread, once for each wait."""
+        if name not in self._waiting:
+            self._waiting.add(name)
+            log.warning("cron: %s is due but all threads are busy (CRON_THREADS)", name)
+
     def begin(self, claimed: Claimed) -> None:
         """Start a run. When it is over, `ended` is called with how it ended."""
+        self._waiting.discard(claimed.name)
         run = JobRun(
             self._jobs[claimed.name],
             claimed,
@@ -60,6 +70,18 @@ class Running:
         )
         self._runs[claimed.name] = run
         run.task.add_done_callback(partial(self._end, run))
+
+    def warn_of_late(self) -> None:
+        """Name in the log, once each, the runs that go on though their timeout is over."""
+        for name, run in self._runs.items():
+            if run.late() and run not in self._warned:
+                self._warned.add(run)
+                log.warning(
+                    "cron: %s run %d is over its timeout and does not end; "
+                    "the job is not run again until it does",
+                    name,
+                    run.claimed.run_no,
+                )
 
     def request_stop(self) -> None:
         """Ask all runs to stop."""

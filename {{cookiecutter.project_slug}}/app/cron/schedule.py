@@ -123,8 +123,10 @@ class Crontab:
         if not isinstance(self.splay, timedelta) or not timedelta(0) <= self.splay <= INTERVAL_MAX:
             raise ValueError(f"splay={self.splay!r} must be a timedelta of zero or more")
         try:
+            if not isinstance(self.expression, str) or len(self.expression.split()) != 5:
+                raise CronSimError("it needs five fields")  # cronsim takes six too, DST left out
             next(self._fires(datetime(2024, 1, 1, tzinfo=UTC)))
-        except (CronSimError, StopIteration, AttributeError, TypeError) as error:
+        except (CronSimError, StopIteration) as error:
             reason = str(error) or "it never fires"
             raise ValueError(
                 f"crontab({self.expression!r}): {reason}; '0 3 * * *' is every day at three"

@@ -167,12 +167,10 @@ class Scheduler:
 
         def may_start(name: str) -> bool:
             nonlocal free
-            if not self._jobs[name].threaded:
-                return True
-            free -= 1
-            if free < 0:
-                log.warning("cron: %s is due but all threads are busy (CRON_THREADS)", name)
-            return free >= 0
+            free -= (threaded := self._jobs[name].threaded)
+            if waits := threaded and free < 0:
+                self._running.warn_of_wait(name)
+            return not waits
 
         return self._agenda.take_due(may_start)
 
@@ -199,6 +197,7 @@ class Scheduler:
         looks = await self._store.look([name for name in self._jobs if name not in busy])
         self._agenda.clear()
         self._schedule(looks)
+        self._running.warn_of_late()
 
     def _schedule(self, looks: Iterable[Look], soonest: timedelta = timedelta(0)) -> None:
         for look in looks:
@@ -225,11 +224,12 @@ class Scheduler:
                     await asyncio.wait([self._driver])
                 self._running.request_stop()  # also what the driver has begun meanwhile
                 await self._running.wait()
-        if self._driver is not None:
-            self._driver.cancel()
         self._running.cancel()
         with suppress(TimeoutError):
             async with self._clock.timeout(CANCEL_SECONDS):
+                if self._driver is not None:
+                    self._driver.cancel()
+                    await asyncio.wait([self._driver])  # it gives back what it could not record
                 await self._running.wait()
         try:
             async with self._clock.timeout(CANCEL_SECONDS):
@@ -242,9 +242,9 @@ class Scheduler:
 def _report(finish: Finish, look: Look) -> None:
     remark = finish.note or finish.error
     JobLog(finish.name, finish.run_no).info(
-        "%s%s; next %s",
+        "%s%s%s",
         finish.outcome,
         f", {remark}" if remark else "",
-        "after the start" if finish.outcome == "interrupted" else f"in {in_words(look.delay)}",
+        "" if finish.outcome == "interrupted" else f"; next in {in_words(look.delay)}",
         extra={"outcome": finish.outcome},
     )

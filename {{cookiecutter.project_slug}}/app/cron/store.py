@@ -143,11 +143,12 @@ class MemoryStore:
 
     async def claim(self, claims: Sequence[Claim]) -> list[Claimed]:
         now = self._read_clock()
+        due_next = [claim.next_run_at(now) for claim in claims]  # before anything is changed
         claimed: list[Claimed] = []
-        for claim in claims:
+        for claim, next_run_at in zip(claims, due_next, strict=True):
             row = self._rows[claim.name]
             if row.run_no == claim.run_no and row.next_run_at <= now:
-                due_at, row.next_run_at = row.next_run_at, claim.next_run_at(now)
+                due_at, row.next_run_at = row.next_run_at, next_run_at
                 row.run_no += 1
                 row.runs.append(Run(row.run_no, due_at, now))
                 claimed.append(Claimed(claim.name, row.run_no, due_at, now, row.failures))

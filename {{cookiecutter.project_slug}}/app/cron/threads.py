@@ -33,11 +33,11 @@ class DaemonThreads(Executor):
         with self._lock:
             if self._closed:
                 raise RuntimeError(f"{self._name} is closed")
-            self._unfinished += 1
-            if self._threads < min(self._unfinished, self._limit):
-                self._threads += 1
-                name = f"{self._name}-{self._threads}"
+            if self._threads < min(self._unfinished + 1, self._limit):
+                name = f"{self._name}-{self._threads + 1}"
                 threading.Thread(target=self._loop, name=name, daemon=True).start()
+                self._threads += 1  # not before: the system may refuse a thread
+            self._unfinished += 1
         self._work.put(partial(self._run, future, partial(function, *args, **kwargs)))
         return future
 
@@ -51,6 +51,7 @@ class DaemonThreads(Executor):
     def _loop(self) -> None:
         while work := self._work.get():
             work()
+            del work  # or it would keep its arguments alive until the next
 
     def _run(self, future: Future[T], call: Callable[[], T]) -> None:
         if not future.set_running_or_notify_cancel():

@@ -1,13 +1,14 @@
 """Count the sessions of each user, every night, into a CSV file beside the database."""
 
 import csv
+from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, func, select
 
 from app.cron import JobContext, crontab, job
 from app.db import DatabaseDep
-from app.sessions import sessions, to_microseconds
+from app.sessions import sessions
 
 ZONE = "Europe/Madrid"
 
@@ -20,10 +21,10 @@ def nightly_report(ctx: JobContext, db: DatabaseDep) -> str:
     folder.mkdir(exist_ok=True)
     report = folder / f"sessions-{now.astimezone(ZoneInfo(ZONE)):%Y-%m-%d}.csv"
     # Whoever looks at the folder sees a whole report or none.
-    unfinished = report.with_suffix(".unfinished")
+    unfinished = report.with_suffix(f".{uuid4().hex}.unfinished")
     query = (
         select(sessions.c.user, func.count().label("sessions"))
-        .where(sessions.c.expires_at > to_microseconds(now))
+        .where(sessions.c.expires_at > now)
         .group_by(sessions.c.user)
         .order_by(sessions.c.user)
     )

@@ -5,6 +5,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -153,14 +154,14 @@ async def test_writes_of_two_processes_take_turns(database: Database, path: Path
     assert await database.read(read_count) == 200
 
 
-async def test_a_write_can_be_made_in_the_thread_of_a_def_job(database: Database) -> None:
-    """`write_here` does not change the thread, and commits all the same."""
+async def test_a_def_job_waits_for_its_write(database: Database) -> None:
+    """`write_here` takes its turn in the writer's thread like all writes, and returns after it."""
 
     def increment_here(connection: Connection) -> str:
         increment(connection)
         return thread_name(connection)
 
-    assert database.write_here(increment_here) == threading.current_thread().name
+    assert database.write_here(increment_here).startswith("database-writer")
     assert await database.read(read_count) == 1
 
 
@@ -263,6 +264,16 @@ def test_a_read_can_be_made_in_the_thread_of_a_def_job(database: Database) -> No
     assert database.read_here(thread_name) == threading.current_thread().name
 
 
+def test_def_jobs_do_not_wait_for_readers(database: Database) -> None:
+    """More of them than there are readers read at the same time: each waits until all are there."""
+    barrier = threading.Barrier(2 * READERS, timeout=REAL_SECONDS_MAX)
+    with ThreadPoolExecutor(2 * READERS) as jobs:
+        reads = [
+            jobs.submit(database.read_here, lambda _: barrier.wait()) for _ in range(2 * READERS)
+        ]
+    assert sorted(read.result() for read in reads) == list(range(2 * READERS))
+
+
 def test_a_read_in_this_thread_cannot_write_either(database: Database) -> None:
     """SQLite refuses it."""
     with pytest.raises(OperationalError, match="readonly"):
@@ -330,9 +341,9 @@ def no_database(path: Path) -> None:
 
 
 def damaged(path: Path) -> None:
-    """Make a database of which only the header is whole."""
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("CREATE TABLE counts (count)")
+    """Make a database that has been used, of which only the header is whole."""
+    with closing(Database(path)) as database:
+        database.write_here(create)
     with path.open("r+b") as file:
         file.seek(100)
         file.write(b"\xff" * 4_000)
@@ -389,16 +400,6 @@ def test_a_check_that_fails_leaves_nothing_open(
         assert [file.name for file in path.parent.iterdir()] == ["app.db"]
 
 
-def test_a_database_that_was_repaired_can_be_used(path: Path) -> None:
-    """A check that failed keeps nothing of what was wrong."""
-    no_database(path)
-    with closing(Database(path)) as database:
-        with pytest.raises(DatabaseError):
-            database.check()
-        path.unlink()
-        database.check()
-
-
 def test_a_file_that_is_gone_does_not_exist(database: Database, path: Path) -> None:
     """Though its open connections would go on."""
     assert database.exists()
@@ -421,6 +422,20 @@ async def test_a_closed_database_cannot_be_read(database: Database) -> None:
     database.close()
     with pytest.raises(RuntimeError, match="database-reader is closed"):
         await database.read(read_count)
+
+
+def test_a_closed_database_cannot_be_written_by_a_def_job(database: Database) -> None:
+    """Nor by one that the shutdown has left behind."""
+    database.close()
+    with pytest.raises(RuntimeError, match="is closed"):
+        database.write_here(increment)
+
+
+def test_a_closed_database_cannot_be_read_by_a_def_job(database: Database) -> None:
+    """Nor by one that the shutdown has left behind."""
+    database.close()
+    with pytest.raises(RuntimeError, match="is closed"):
+        database.read_here(read_count)
 
 
 def test_a_closed_database_can_be_closed(database: Database) -> None:

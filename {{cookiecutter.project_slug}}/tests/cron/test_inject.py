@@ -775,6 +775,22 @@ def test_any_named_parameters_are_refused() -> None:
     assert refusal(body) == "job 'x': a job has no request to read 'options' from"
 
 
+def test_a_parameter_that_has_no_name_is_refused() -> None:
+    """A job is given what it asks for by name."""
+
+    @job(FIVE_MINUTES, name="x")
+    async def body(ctx: JobContext, /) -> None:
+        """It never runs."""
+
+    assert refusal(body) == "job 'x': 'ctx' must not be positional-only"
+
+
+def test_a_provider_that_cannot_be_called_is_refused() -> None:
+    """The message names the job, and says what is not right."""
+    nonsense: Any = 5
+    assert refusal(asking_for(Annotated[int, Depends(nonsense)])).startswith("job 'x': 5 is not a")
+
+
 def test_a_type_that_nobody_provides_is_refused() -> None:
     """The message names the job and the type."""
     message = refusal(asking_for(Unknown))
@@ -810,3 +826,14 @@ async def test_an_app_with_such_a_job_does_not_start(clock: FakeClock) -> None:
     with pytest.raises(JobError, match="a job has no request to read 'q' from"):
         await run_once(cron_app(fine, asking_for(int), clock=clock), clock)
     assert seen == []
+
+
+def test_a_positional_only_parameter_is_refused() -> None:
+    """Dependencies are given by name."""
+
+    @job(FIVE_MINUTES)
+    async def tick(ctx: JobContext, /) -> None:
+        """Cannot be called by name."""
+
+    with pytest.raises(JobError, match="job 'tick': 'ctx' must not be positional-only"):
+        prepare([tick], FastAPI())

@@ -159,8 +159,8 @@ def test_a_name_is_letters_digits_and_three_signs(name: str) -> None:
     assert declared(job(FIVE_MINUTES, name=name)(tick)).name == name
 
 
-@pytest.mark.parametrize("name", ["x" * 101, "a b", "a/b", "ñ", "a%s", "a\n", "a:1", "<b>"])
-def test_another_name_is_refused(name: str) -> None:
+@pytest.mark.parametrize("name", ["x" * 101, "a b", "a/b", "ñ", "a%s", "a\n", "<b>", 5, b"tick"])
+def test_another_name_is_refused(name: Any) -> None:
     """The message shows it, whatever is in it, and one that is right."""
     assert refusal(job(FIVE_MINUTES, name=name)(tick)) == (
         f"job {name!r}: a name is 1 to 100 letters, digits, '_', '-' and '.', as 'expire_sessions'"
@@ -194,7 +194,7 @@ def test_a_wrong_jitter_is_refused_with_the_name_of_the_job() -> None:
 
 def test_a_wrong_crontab_is_refused_with_the_name_of_the_job() -> None:
     """What the schedule says of itself follows the name."""
-    message = "job 'tick': crontab('no'): Wrong number of fields; '0 3 * * *' is every day at three"
+    message = "job 'tick': crontab('no'): it needs five fields; '0 3 * * *' is every day at three"
     assert refusal(job(crontab("no"))(tick)) == message
 
 

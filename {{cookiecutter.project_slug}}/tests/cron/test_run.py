@@ -239,6 +239,44 @@ async def test_a_timeout_error_of_the_body_is_no_timeout(clock: FakeClock) -> No
     assert run.outcome == "error"
 
 
+async def test_a_timeout_says_how_long_was_allowed(clock: FakeClock) -> None:
+    """So that its author knows what to change."""
+
+    @job(AT_ONCE, timeout=TIMEOUT)
+    async def subject(ctx: JobContext) -> None:
+        await ctx.clock.sleep(3600)
+
+    [run] = await runs_of(subject, clock, seconds=60)
+    assert run.error == "TimeoutError: longer than 0:01:00"
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+async def test_what_a_late_body_raises_is_in_the_log(
+    clock: FakeClock, caplog: Log, threaded: bool
+) -> None:
+    """It is the cause of the timeout that is logged."""
+    gate = clock.gate()
+
+    @job(AT_ONCE, name="subject", timeout=TIMEOUT)
+    async def on_loop(ctx: JobContext) -> None:
+        try:
+            await ctx.clock.sleep(3600)
+        finally:
+            raise ValueError("while it cleaned up")
+
+    @job(AT_ONCE, name="subject", timeout=TIMEOUT)
+    def in_thread() -> None:
+        gate.wait()
+        raise ValueError("while it cleaned up")
+
+    async with running(cron_app(in_thread if threaded else on_loop, clock=clock), clock):
+        await clock.advance(TIMEOUT)
+        gate.open()
+        await clock.settle()
+        assert "subject run 1: timeout: longer than 0:01:00" in caplog.text
+        assert "ValueError: while it cleaned up" in caplog.text
+
+
 async def test_a_thread_over_its_timeout_is_asked_to_stop(clock: FakeClock) -> None:
     """`ctx.stopping` turns true; a thread cannot be cancelled."""
     gate = clock.gate()

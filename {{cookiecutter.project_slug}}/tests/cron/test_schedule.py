@@ -219,7 +219,6 @@ EXPRESSIONS = [
     "0 */5 * * *",
     "15,45 1-3 * * 1-5",
     "0 0 L * *",
-    "*/20 * * * * *",
 ]
 ZONES = [
     "UTC",
@@ -312,7 +311,6 @@ def test_a_crontab_names_times_of_its_zone(zone: str, hour: int) -> None:
 @pytest.mark.parametrize(
     ("expression", "times"),
     [
-        ("*/20 * * * * *", ["01-01 12:00:20", "01-01 12:00:40", "01-01 12:01:00"]),
         ("0 0 L * *", ["01-31 00:00:00", "02-28 00:00:00", "03-31 00:00:00"]),
         ("0 0 LW * *", ["01-30 00:00:00", "02-27 00:00:00", "03-31 00:00:00"]),
         ("0 9 * * 1-5", ["01-02 09:00:00", "01-05 09:00:00", "01-06 09:00:00"]),
@@ -320,7 +318,7 @@ def test_a_crontab_names_times_of_its_zone(zone: str, hour: int) -> None:
     ],
 )
 def test_a_crontab_speaks_cronsim(expression: str, times: list[str]) -> None:
-    """Seconds as a sixth field in front, the last day, the last weekday, names, the nth weekday."""
+    """The last day, the last weekday, ranges, names, the nth weekday."""
     schedule, moment, fires = crontab(expression), NOW, []
     for _ in times:
         moment = schedule.next(moment, Draws(0))
@@ -377,18 +375,19 @@ def test_a_crontab_means_what_it_says() -> None:
 @pytest.mark.parametrize(
     ("expression", "reason"),
     [
-        ("", "Wrong number of fields"),
-        ("every day", "Wrong number of fields"),
-        ("@daily", "Wrong number of fields"),
-        ("* * * *", "Wrong number of fields"),
+        ("", "it needs five fields"),
+        ("every day", "it needs five fields"),
+        ("@daily", "it needs five fields"),
+        ("* * * *", "it needs five fields"),
         ("61 * * * *", "Bad minute"),
         ("0 25 * * *", "Bad hour"),
         ("0 0 * * L", "Bad day-of-week"),
         ("0 0 30 2 *", "Bad day-of-month"),
         ("0 0 */30 2 MON#5", "it never fires"),  # the 1st or the 31st, and the fifth Monday
-        (None, "'NoneType' object has no attribute 'upper'"),
-        (5, "'int' object has no attribute 'upper'"),
-        (b"0 3 * * *", "startswith first arg must be bytes or a tuple of bytes, not str"),
+        ("0 30 2 * * *", "it needs five fields"),
+        (None, "it needs five fields"),
+        (5, "it needs five fields"),
+        (b"0 3 * * *", "it needs five fields"),
     ],
 )
 def test_a_line_that_is_no_crontab_is_refused(expression: Any, reason: str) -> None:
@@ -424,7 +423,6 @@ def test_a_splay_of_more_than_ten_years_is_refused() -> None:
     [
         crontab("0 3 * * *"),
         crontab("0 3 * * *", splay=timedelta(days=3660)),
-        crontab("*/20 * * * * *", tz="Europe/Madrid"),
         crontab("0 0 29 2 *"),
         crontab("0 0 29 2 */7"),  # a Sunday: every 28 years
     ],

@@ -222,7 +222,61 @@ async def test_a_claim_that_another_has_made_is_not_run(clock: FakeClock) -> Non
         assert starts == [1, 3]
 
 
+async def test_a_driver_that_hangs_at_the_end_loses_no_outcome(clock: FakeClock) -> None:
+    """What it could not record in the grace is recorded when it has been cancelled."""
+    store = Watched(clock)
+
+    @job(AT_ONCE)
+    async def quick(ctx: JobContext) -> None:
+        await ctx.clock.sleep(1)
+
+    async with running(cron_app(quick, clock=clock, store=store), clock):
+        store.broken = "hang once"
+        await clock.advance(seconds=1)
+    assert [run.outcome for run in await store.history("quick")] == ["ok"]
+
+
 # What it tells
+
+
+async def test_a_job_that_waits_for_a_thread_is_logged_once(clock: FakeClock, caplog: Log) -> None:
+    """Not again with every run of others that ends meanwhile."""
+    gate = clock.gate()
+
+    @job(AT_ONCE, timeout=None)
+    def busy() -> None:
+        gate.wait()
+
+    @job(AT_ONCE)
+    def waits() -> None:
+        """Finds no thread."""
+
+    @job(every(seconds=1, jitter=0))
+    async def often() -> None:
+        """Ends all the time."""
+
+    async with running(cron_app(busy, often, waits, clock=clock, threads=1), clock):
+        await clock.advance(minutes=2)
+        gate.open()
+    assert caplog.text.count("waits is due but all threads are busy") == 1
+
+
+async def test_a_run_that_outlives_its_timeout_is_logged_once(
+    clock: FakeClock, caplog: Log
+) -> None:
+    """Its job does not run again until it ends: somebody should know."""
+    gate = clock.gate()
+
+    @job(AT_ONCE, timeout=timedelta(minutes=1))
+    def stuck() -> None:
+        gate.wait()
+
+    async with running(cron_app(stuck, clock=clock), clock):
+        await clock.advance(seconds=59)
+        assert "over its timeout" not in caplog.text
+        await clock.advance(hours=1)
+        assert caplog.text.count("stuck run 1 is over its timeout and does not end") == 1
+        gate.open()
 
 
 async def test_the_end_of_a_run_is_logged_with_its_note(clock: FakeClock, caplog: Log) -> None:
@@ -311,6 +365,9 @@ class Watched(MemoryStore):
         return await super().claim(claims)
 
     async def finish(self, finishes: Sequence[Finish]) -> list[Look]:
+        if self.broken == "hang once":
+            self.broken = ""
+            await self.hanging.wait()
         self._fail("finish")
         return await super().finish(finishes)
 

@@ -222,6 +222,17 @@ async def test_a_batch_gets_what_is_due_of_it(store: Store) -> None:
     assert [claimed.name for claimed in await store.claim(wishes)] == ["b", "a"]
 
 
+async def test_a_batch_that_fails_changes_nothing(store: Store) -> None:
+    """A schedule of one job that raises leaves the others as due as before, their runs unclaimed."""
+    await store.register([first_in(timedelta(0)), first_in(timedelta(0), "broken")])
+    broken = Claim("broken", 0, lambda now: now + timedelta.max)
+    with pytest.raises(OverflowError):
+        await store.claim([after(0), broken])
+    looks = await store.look(["tick", "broken"])
+    assert [(look.run_no, look.delay) for look in looks] == [(0, timedelta(0))] * 2
+    assert await store.history("tick") == []
+
+
 async def test_a_claim_leaves_other_jobs_alone(store: Store) -> None:
     """They are as due as before."""
     await store.register([first_in(timedelta(0)), first_in(timedelta(0), "other")])

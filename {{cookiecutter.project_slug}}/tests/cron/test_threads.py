@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
@@ -164,6 +165,19 @@ def test_work_is_taken_in_the_order_it_came(one: DaemonThreads, gate: threading.
     assert done == list(range(10))
 
 
+def test_what_work_was_given_is_let_go(one: DaemonThreads) -> None:
+    """A thread that waits for more keeps nothing of it alive."""
+
+    class Thing:
+        """What a weak reference can name."""
+
+    gone, thing = threading.Event(), Thing()
+    weakref.finalize(thing, gone.set)
+    one.submit(id, thing).result(REAL_SECONDS_MAX)
+    del thing
+    assert gone.wait(REAL_SECONDS_MAX)
+
+
 # Cancelling
 
 
@@ -266,3 +280,20 @@ def test_a_stuck_thread_does_not_keep_the_interpreter_alive(end: str) -> None:
         command, cwd=SERVICE, timeout=REAL_SECONDS_MAX, check=False
     )
     assert ended.returncode == 0
+
+
+def test_a_thread_that_the_system_refuses_is_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever submits gets the error; the next one gets a thread."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    threads = DaemonThreads(1, "test")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start"):
+            threads.submit(int)
+    assert threads.submit(int).result(10) == 0
+    threads.shutdown()

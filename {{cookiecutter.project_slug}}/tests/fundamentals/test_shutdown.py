@@ -75,7 +75,7 @@ async def test_a_thread_that_ignores_stop_is_left_behind(clock: FakeClock, caplo
 
 
 async def test_a_job_before_its_first_await_is_stopped(clock: FakeClock, caplog: Log) -> None:
-    """Also an app that ends in the moment in which it starts leaves nothing running."""
+    """The shutdown begins before the body does; it is cancelled and awaited like any other."""
     async with cron_app(careful, clock=clock).router.lifespan_context(FastAPI()):
         await asyncio.sleep(0)  # the scheduler makes the job's task, which has not begun
         passing = asyncio.create_task(clock.advance(seconds=6))

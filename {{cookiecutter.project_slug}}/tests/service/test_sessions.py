@@ -1,13 +1,18 @@
 """The example domain: sessions that expire, by the app's clock."""
 
+from contextlib import closing
+from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
+from sqlalchemy import Connection, select
 
+from app.cron.database import Database
 from app.main import create_app
+from app.sessions import sessions
 from app.settings import Settings
-from support import FakeClock
-from support.server import query, serving
+from support import FakeClock, insert_sessions, query, serving
 
 YEAR_SECONDS = 365 * 24 * 60 * 60
 
@@ -209,3 +214,19 @@ async def test_sessions_survive_a_restart(clock: FakeClock, settings: Settings) 
 def rows(settings: Settings) -> list[str]:
     """The users whose sessions are in the table, expired or not."""
     return [user for (user,) in query(settings, 'SELECT "user" FROM sessions ORDER BY 1')]
+
+
+async def test_moments_compare_as_moments(clock: FakeClock, settings: Settings) -> None:
+    """A query gives and takes aware datetimes, to the microsecond, whatever their zone."""
+    moment = clock.now() + timedelta(microseconds=1)
+    await insert_sessions(settings, {"ana": 1}, moment)
+
+    def expired(connection: Connection) -> list[datetime]:
+        column = sessions.c.expires_at
+        return list(connection.scalars(select(column).where(column <= now)))
+
+    with closing(Database(settings.database_path)) as database:
+        now = clock.now()
+        assert await database.read(expired) == []
+        now = moment.astimezone(ZoneInfo("Asia/Tokyo"))
+        assert await database.read(expired) == [moment]

@@ -166,12 +166,14 @@ class FakeClock:
         ) -> asyncio.Future[T]:
             work = _Work(self, loop)
             future = (executor or default).submit(work.wrap(function), *arguments)
+            self.take_off()
             delivery = asyncio.wrap_future(future, loop=loop)
             delivery.add_done_callback(work.deliver)
             return delivery
 
         async def run_in_worker(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
             work = _Work(self, loop)
+            self.take_off()
             try:
                 return await run_sync(work.wrap(function), *arguments, **options)
             finally:
@@ -233,7 +235,6 @@ class _Work:
         self._loop = loop
         self._begun = False
         self._over = 0
-        clock.take_off()
 
     def wrap(self, function: Callable[..., T]) -> Callable[..., T]:
         def wrapped(*arguments: Any) -> T:

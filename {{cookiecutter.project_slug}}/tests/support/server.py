@@ -13,7 +13,7 @@ from httpx2 import ASGITransport, AsyncClient
 
 from app.cron.database import Database
 from app.db import upgrade_schema
-from app.sessions import sessions, to_microseconds
+from app.sessions import sessions
 from app.settings import Settings
 
 from .app import running
@@ -52,7 +52,7 @@ def query(settings: Settings, statement: str) -> list[tuple[Any, ...]]:
 async def insert_sessions(settings: Settings, counts: dict[str, int], expires_at: datetime) -> None:
     """Give each user so many sessions, in a database that is made where there is none."""
     rows = [
-        {"id": uuid4().hex, "user": user, "expires_at": to_microseconds(expires_at)}
+        {"id": uuid4().hex, "user": user, "expires_at": expires_at}
         for user, count in counts.items()
         for _ in range(count)
     ]
@@ -64,7 +64,7 @@ async def insert_sessions(settings: Settings, counts: dict[str, int], expires_at
 def notes(caplog: pytest.LogCaptureFixture, job: str) -> list[str]:
     """How the runs of the job have ended, each without the word about the next one."""
     return [
-        line.getMessage().split(": ", 1)[1].rpartition("; next")[0]
+        line.getMessage().split(": ", 1)[1].split("; next")[0]
         for line in caplog.records
         if getattr(line, "outcome", None) and getattr(line, "job", None) == job
     ]
