@@ -13,8 +13,8 @@ NEXT = """
     cd {slug}
     make run
 
-The first run installs the locked requirements into .venv. Then the log names the jobs and the
-next start of each, and http://127.0.0.1:8000/docs shows the API. `make test` proves the jobs.
+The first run installs the locked requirements into .venv. Then the log counts the jobs and says
+which is next, and http://127.0.0.1:8000/docs shows the API. `make test` proves the jobs.
 """
 
 

@@ -223,7 +223,7 @@ async def test_a_batch_gets_what_is_due_of_it(store: Store) -> None:
 
 
 async def test_a_batch_that_fails_changes_nothing(store: Store) -> None:
-    """A schedule of one job that raises leaves the others as due as before, their runs unclaimed."""
+    """One schedule that raises leaves all of them as due as before, and claimed by nobody."""
     await store.register([first_in(timedelta(0)), first_in(timedelta(0), "broken")])
     broken = Claim("broken", 0, lambda now: now + timedelta.max)
     with pytest.raises(OverflowError):
