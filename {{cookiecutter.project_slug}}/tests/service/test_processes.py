@@ -39,7 +39,7 @@ def test_ctrl_c_ends_it_with_code_0(tmp_path: Path) -> None:
 
 def test_all_its_lines_are_json_where_that_is_wanted(tmp_path: Path) -> None:
     """With LOG_FORMAT=json the lines of uvicorn, those of requests too, are objects as well."""
-    with Server(tmp_path, LOG_FORMAT="json") as server:
+    with Server(tmp_path, LOG_FORMAT="json", CRON_ENABLED="false") as server:
         httpx2.get(f"{server.url()}/health/live?a=%22", trust_env=False)
         server.end_by(signal.SIGINT)
     loggers = {json.loads(line)["logger"] for line in server.output.splitlines()}
