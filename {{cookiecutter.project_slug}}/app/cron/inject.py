@@ -43,7 +43,8 @@ class Injected:
         try:
             signature = inspect.signature(job.function, eval_str=True)
         except Exception as error:  # annotations are code, which can fail in any way
-            raise JobError(f"job {job.name!r}: its parameters cannot be read: {error}") from error
+            reason = str(error).partition("\n")[0]
+            raise JobError(f"job {job.name!r}: its parameters cannot be read: {reason}") from error
         given = signature.parameters.values()
         for parameter in given:
             if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
@@ -58,7 +59,7 @@ class Injected:
             values.update(dict.fromkeys(contexts, run["context"]))
             run["result"] = await run["invoke"](partial(job.function, **values))
 
-        setattr(endpoint, "__signature__", inspect.Signature([*solved, _RUN]))  # noqa: B010
+        setattr(endpoint, "__signature__", inspect.Signature([*solved, _RUN]))
         try:
             self._route = APIWebSocketRoute("/", endpoint, dependency_overrides_provider=app)
         except Exception as error:  # of FastAPI or of what the dependencies are

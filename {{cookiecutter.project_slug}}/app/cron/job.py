@@ -85,7 +85,7 @@ def job(
 
     def declare(function: AnyFunction) -> AnyFunction:
         job_name = name or str(getattr(function, "__name__", function))
-        setattr(function, "__cron_job__", Job(function, schedule, job_name, timeout))  # noqa: B010
+        setattr(function, "__cron_job__", Job(function, schedule, job_name, timeout))
         return function
 
     return declare
