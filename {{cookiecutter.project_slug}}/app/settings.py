@@ -48,7 +48,7 @@ class Settings(BaseSettings):
         # What is wrong is not repeated: a URL can hold a password, in more than one place.
         if url.drivername != "sqlite":
             raise ValueError(f"{url.drivername} is not supported, sqlite:///data/app.db is")
-        if url.host or url.query or url.database in (None, "", ":memory:"):
+        if url.username or url.host or url.query or url.database in (None, "", ":memory:"):
             raise ValueError("this names no SQLite file, as sqlite:///data/app.db does")
         return value
 

@@ -26,6 +26,7 @@ WRONG = {
         "sqlite:///",
         "sqlite:///:memory:",
         "sqlite://data/app.db",
+        "sqlite://user:pw@/data/app.db",
         "sqlite:///data/app.db?mode=ro",
         "sqlite+aiosqlite:///data/app.db",
         "postgresql://localhost/app",
