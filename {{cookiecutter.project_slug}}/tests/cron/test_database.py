@@ -389,15 +389,14 @@ def test_a_database_that_cannot_be_written_is_refused(
     assert str(error.value) == f"{path}: {refused} is not writable"
 
 
-def test_a_check_that_fails_leaves_nothing_open(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nobody closes a database that could not be opened: its log is gone already."""
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with closing(Database(path)) as database:
-        with pytest.raises(DatabaseError):
-            database.check()
-        assert [file.name for file in path.parent.iterdir()] == ["app.db"]
+def test_a_database_that_fails_its_check_is_closed(path: Path) -> None:
+    """Who opens one has nothing left to close."""
+    no_database(path)
+    database = Database(path)
+    with pytest.raises(DatabaseError):
+        database.check()
+    with pytest.raises(RuntimeError, match="is closed"):
+        database.read_here(read_count)
 
 
 def test_a_file_that_is_gone_does_not_exist(database: Database, path: Path) -> None:
