@@ -1,7 +1,7 @@
 """The app's database: where it is, how an endpoint or a job gets it, and its schema."""
 
 import logging
-from datetime import UTC, datetime, timedelta
+import sqlite3
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +11,13 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
-from sqlalchemy import BigInteger, Connection, Dialect, MetaData, TypeDecorator
+from sqlalchemy import Connection, MetaData
+from sqlalchemy.exc import OperationalError
 
-from .cron.database import Database
+from .cron.clock import Clock
+from .cron.database import Database, DatabaseError
+from .cron.moment import Moment as Moment
+from .cron.tables import check_version, upgrade_tables
 from .settings import Settings
 
 log = logging.getLogger(__name__)
@@ -21,32 +25,22 @@ log = logging.getLogger(__name__)
 metadata = MetaData()
 """The tables of the app. Alembic compares them with the database."""
 
-EPOCH = datetime.fromtimestamp(0, UTC)
-
-
-class Moment(TypeDecorator[datetime]):
-    """A column of aware datetimes, kept as whole microseconds since 1970 in UTC.
-
-    SQLite has no type for them: as text, they would compare with a number as if always later.
-    """
-
-    impl = BigInteger
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
-        return None if value is None else (value - EPOCH) // timedelta(microseconds=1)
-
-    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
-        return None if value is None else EPOCH + timedelta(microseconds=value)
-
-
 MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+# How long the start waits for another program to let go of the database.
+LOCKED_SECONDS_MAX = 120
 
 
 def open_database(settings: Settings) -> Database:
     """The database that the settings name. Raises DatabaseError if it cannot be used."""
     database = Database(settings.database_path)
     database.check()
+    try:
+        database.read_here(check_version)
+    except DatabaseError:
+        database.close()
+        raise
     return database
 
 
@@ -59,16 +53,28 @@ async def get_database(connection: HTTPConnection) -> Database:
 DatabaseDep = Annotated[Database, Depends(get_database)]
 
 
-async def upgrade_schema(database: Database) -> None:
-    """Bring the schema to the newest revision, if it is at one that this code knows.
+async def upgrade_schema(database: Database, clock: Clock) -> None:
+    """Bring the tables of the app and of the engine to what this code knows.
 
     A database that newer code has upgraded is left alone: two versions run side by side during a
-    deployment. All is one write transaction, so processes that start together take turns.
+    deployment. All is one write transaction, so processes that start together take turns. Another
+    program that keeps it locked is waited for, two minutes at most: then it raises DatabaseError.
     """
-    await database.write(_upgrade)
+    give_up_at = clock.monotonic() + LOCKED_SECONDS_MAX
+    while True:
+        try:
+            return await database.write(_upgrade)
+        except OperationalError as error:
+            if getattr(error.orig, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY:
+                raise
+            if clock.monotonic() > give_up_at:
+                raise DatabaseError(f"{database.path} is locked by another program") from error
+            log.warning("the database is locked by another program; waiting for it")
+            await clock.sleep(1)
 
 
 def _upgrade(connection: Connection) -> None:
+    upgrade_tables(connection)
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection

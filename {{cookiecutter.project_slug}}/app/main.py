@@ -3,7 +3,10 @@
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
+from os import getpid
+from socket import gethostname
 from typing import Any
+from uuid import uuid4
 
 from fastapi import FastAPI, Request, status
 from fastapi.exceptions import RequestValidationError
@@ -15,7 +18,7 @@ from app.cron.inject import Injected, prepare
 from app.cron.job import Function, JobError
 from app.cron.schedule import in_words
 from app.cron.scheduler import Scheduler
-from app.cron.store import MemoryStore
+from app.cron.sql_store import SqlStore
 from app.db import open_database, upgrade_schema
 from app.jobs import JOBS
 from app.ops.health import router as health_router
@@ -53,16 +56,18 @@ def _join(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         with closing(open_database(settings)) as database:
-            await upgrade_schema(database)
+            await upgrade_schema(database, clock)
             state: dict[str, Any] = {"database": database, "clock": clock}
+            owner = f"{gethostname()}-{getpid()}-{uuid4().hex[:8]}"
             async with Scheduler(
-                prepared if settings.cron_enabled else [],
-                store=MemoryStore(clock),
+                prepared,
+                store=SqlStore(database, clock, owner=owner, lease=settings.lease),
                 clock=clock,
                 random=random,
                 state=state,
                 grace=settings.grace,
                 threads=settings.cron_threads,
+                claims=settings.cron_enabled,
             ) as scheduler:
                 state["scheduler"] = scheduler
                 _log_start(settings, prepared, database, scheduler)
@@ -88,13 +93,14 @@ def _log_start(
 ) -> None:
     count = f"{len(jobs)} job{'' if len(jobs) == 1 else 's'}"
     if not settings.cron_enabled:
-        log.info("cron: off (CRON_ENABLED), %s not run here, SQLite %s", count, database.path)
+        log.info("cron: off (CRON_ENABLED), %s not started here, SQLite %s", count, database.path)
         return
     due = scheduler.next_due()
     log.info(
-        "cron: %s, SQLite %s, due times kept in memory%s",
+        "cron: %s, SQLite %s (this machine only), lease %s%s",
         count,
         database.path,
+        in_words(settings.lease),
         f", next {due[0]} in {in_words(due[1])}" if due else "",
     )
     for job in (injected.job for injected in jobs):

@@ -23,9 +23,11 @@ class Settings(BaseSettings):
     database_url: str = "sqlite:///data/app.db"
     """Where the sessions are kept. A relative path is seen from the working directory."""
     cron_enabled: bool = True
-    """False: this process runs no jobs."""
+    """False: this process starts no jobs by itself."""
     cron_seed: str | None = None
     """Makes all jitter repeatable. Unset: the operating system chooses."""
+    cron_lease_seconds: Annotated[int, Field(ge=3, le=3600)] = 30
+    """How long a run that is not heard of any more keeps others from running its job."""
     cron_grace_seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 5
     """How long runs may go on when the app stops, before they are cancelled."""
     cron_threads: Annotated[int, Field(ge=1, le=1000)] = 8
@@ -56,6 +58,11 @@ class Settings(BaseSettings):
     def database_path(self) -> Path:
         """The file that `database_url` names."""
         return Path(str(make_url(self.database_url).database))
+
+    @property
+    def lease(self) -> timedelta:
+        """`cron_lease_seconds` as a duration."""
+        return timedelta(seconds=self.cron_lease_seconds)
 
     @property
     def grace(self) -> timedelta:

@@ -1,7 +1,7 @@
 """What is due next: the jobs that are not running, the earliest first."""
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from datetime import timedelta
 
 from .clock import Clock
@@ -34,9 +34,16 @@ class Agenda:
         for entry in entries:
             heapq.heappush(self._heap, entry)
 
-    def clear(self) -> None:
-        """Forget all due times."""
-        self._heap, self._waiting = [], []
+    def drop(self, names: Container[str]) -> None:
+        """Forget when these jobs are due."""
+        self._waiting = [entry for entry in self._waiting if entry[1] not in names]
+        self._heap = [entry for entry in self._heap if entry[1] not in names]
+        heapq.heapify(self._heap)
+
+    def delays(self) -> dict[str, timedelta]:
+        """In how long each job is due that has a due time."""
+        now = self.time()
+        return {name: (due - now) * MICROSECOND for due, name in (*self._heap, *self._waiting)}
 
     def next(self) -> tuple[str, timedelta] | None:
         """The job that is due next, and in how long."""

@@ -3,22 +3,28 @@
 import asyncio
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
+from .filesystem import network_file_system
 from .threads import DaemonThreads
 
 T = TypeVar("T")
 SetUp = Callable[[sqlite3.Connection, Any], None]
+Check = Callable[[], None]
 
 READERS = 4
 
 # How long a statement waits for another process to end its write.
 BUSY_SECONDS = 5
+
+# SQLite asks after so many of its instructions whether to go on: that is well under a millisecond.
+INSTRUCTIONS = 10_000
 
 
 class DatabaseError(Exception):
@@ -34,18 +40,30 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
+        self._file: tuple[int, int] | None = None
         self._write_engine = self._engine(_set_up_writer)
         # Python's driver would begin at the first write, too late: what was read may have changed.
         event.listen(self._write_engine, "begin", _begin_immediate)
+        event.listen(self._write_engine, "connect", self._remember_file)
         self._read_engine = self._engine(_set_up_reader)
         self._closed = False
         self._writer = DaemonThreads(1, "database-writer")
         self._readers = DaemonThreads(READERS, "database-reader")
 
-    async def write(self, function: Callable[[Connection], T]) -> T:
-        """Run `function(connection)` in a transaction of its own, committed unless it raises."""
+    async def write(
+        self,
+        function: Callable[[Connection], T],
+        *,
+        check: Check | None = None,
+        urgent: bool = False,
+    ) -> T:
+        """Run `function(connection)` in a transaction of its own, committed unless it raises.
+
+        `check` is called before each statement and while one runs; what it raises ends the
+        transaction. An `urgent` one does not wait for others that have not begun.
+        """
         return await asyncio.get_running_loop().run_in_executor(
-            self._writer, self._transact, function
+            self._writer.ahead if urgent else self._writer, self._transact, function, check
         )
 
     async def read(self, function: Callable[[Connection], T]) -> T:
@@ -54,9 +72,9 @@ class Database:
             self._readers, self.read_here, function
         )
 
-    def write_here(self, function: Callable[[Connection], T]) -> T:
+    def write_here(self, function: Callable[[Connection], T], *, check: Check | None = None) -> T:
         """Like `write`, for `def` jobs: this thread waits for the writer's."""
-        return self._writer.submit(self._transact, function).result()
+        return self._writer.submit(self._transact, function, check).result()
 
     def read_here(self, function: Callable[[Connection], T]) -> T:
         """Like `read`, for `def` jobs: in this thread."""
@@ -66,10 +84,15 @@ class Database:
             return function(connection)
 
     def check(self) -> None:
-        """Make the file and its folder where there are none. Raises DatabaseError if that fails, or
-        if the file is not a database or cannot be written."""
+        """Make the file and its folder where there are none. Raises DatabaseError if that fails, if
+        the file is not a database, cannot be written or lies on a network file system."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            if kind := network_file_system(self.path.parent):
+                raise OSError(
+                    f"it lies on {kind}, a network file system, where SQLite's locks do not hold "
+                    "between machines; DATABASE_URL must name a file on a local disk"
+                )
             with self._read_engine.connect() as connection:
                 connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")
             for path in (self.path.parent, self.path):
@@ -80,8 +103,11 @@ class Database:
             raise DatabaseError(f"{self.path}: {getattr(error, 'orig', error)}") from error
 
     def exists(self) -> bool:
-        """False once the file is gone. Open connections would go on writing to it."""
-        return self.path.exists()
+        """False once the file that was opened is gone, even if another one is in its place."""
+        try:
+            return self._file in (None, _identity(self.path))
+        except OSError:
+            return False
 
     def close(self) -> None:
         """Close all connections. What is read or written from now on raises RuntimeError."""
@@ -91,9 +117,14 @@ class Database:
         for engine in (self._write_engine, self._read_engine):
             engine.dispose()
 
-    def _transact(self, function: Callable[[Connection], T]) -> T:
+    def _transact(self, function: Callable[[Connection], T], check: Check | None) -> T:
         with self._write_engine.begin() as connection:
-            return function(connection)
+            if not self.exists():  # or it would be written where nobody will ever read it
+                raise DatabaseError(f"{self.path} is gone: deleted or replaced while in use")
+            if check is None:
+                return function(connection)
+            with _checked(connection, check):
+                return function(connection)
 
     def _engine(self, set_up: SetUp) -> Engine:
         engine = create_engine(
@@ -104,6 +135,37 @@ class Database:
         )
         event.listen(engine, "connect", set_up)
         return engine
+
+    def _remember_file(self, _: sqlite3.Connection, __: Any) -> None:
+        self._file = self._file or _identity(self.path)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+@contextmanager
+def _checked(connection: Connection, check: Check) -> Iterator[None]:
+    """Call `check` before each statement, and interrupt one during which it raises."""
+
+    def is_over() -> bool:
+        try:
+            check()
+        except Exception:  # noqa: BLE001 -- it is raised again where it can be seen
+            return True
+        return False
+
+    driver: Any = connection.connection.driver_connection
+    event.listen(connection, "before_cursor_execute", lambda *_: check())
+    driver.set_progress_handler(is_over, INSTRUCTIONS)
+    try:
+        yield
+    except OperationalError:
+        check()  # its word on the interruption
+        raise
+    finally:
+        driver.set_progress_handler(None, 0)
 
 
 def _set_up_writer(connection: sqlite3.Connection, _: Any) -> None:

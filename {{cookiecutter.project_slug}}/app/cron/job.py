@@ -10,9 +10,11 @@ from datetime import timedelta
 from random import Random
 from typing import Any, Literal, TypeVar
 
+from sqlalchemy import Connection
 from starlette.datastructures import State
 
 from .clock import Clock
+from .fence import Fence
 from .schedule import Schedule
 
 TIMEOUT_MIN, TIMEOUT_MAX = timedelta(seconds=30), timedelta(hours=1)
@@ -29,12 +31,14 @@ class JobError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A declared job. `timeout` None: a run may take for ever; "interval": see `job`."""
+    """A declared job. What the fields mean, `job` says."""
 
     function: Function
     schedule: Schedule
     name: str
-    timeout: timedelta | Literal["interval"] | None
+    timeout: timedelta | Literal["interval"] | None = "interval"
+    max_late: timedelta | None = None
+    each_process: bool = False
 
     @property
     def threaded(self) -> bool:
@@ -58,13 +62,20 @@ class Job:
             self.schedule.check()
         except ValueError as error:
             raise JobError(f"job {self.name!r}: {error}") from error
-        if self.timeout is None or self.timeout == "interval":
-            return
-        if not isinstance(self.timeout, timedelta) or self.timeout <= timedelta(0):
+        if self.timeout not in (None, "interval") and not _is_positive(self.timeout):
             raise JobError(
                 f"job {self.name!r}: timeout={self.timeout!r} must be a positive timedelta, "
                 "or None for never"
             )
+        if self.max_late is not None and not _is_positive(self.max_late):
+            raise JobError(
+                f"job {self.name!r}: max_late={self.max_late!r} must be a positive timedelta, "
+                "or None: better late than never"
+            )
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, timedelta) and value > timedelta(0)
 
 
 def job(
@@ -72,12 +83,19 @@ def job(
     *,
     name: str | None = None,
     timeout: timedelta | Literal["interval"] | None = "interval",
+    max_late: timedelta | None = None,
+    each_process: bool = False,
 ) -> Callable[[AnyFunction], AnyFunction]:
     """Declare a function as a recurring job; list it in `JOBS` and it runs.
 
     `async def` runs on the event loop, `def` in a thread. What it returns is the note shown beside
     the run. `name` (default: the function's) identifies the job for as long as it lives. A run is
-    cancelled after `timeout`: by default the interval, at least 30 seconds, at most an hour.
+    cancelled after `timeout`: by default the interval, at least 30 seconds, at most an hour; with
+    None never. A run that comes more than `max_late` after it was due, say after an outage, is
+    `missed` and does not begin; with None it runs however late.
+
+    Of all processes that share the database, one makes each run. With `each_process=True` each
+    makes it for itself, from its own memory, and nothing of it is kept.
 
     The function itself is returned, so a test can call it. Nothing is checked here: `collect` does,
     at start, where a mistake can be told in one line.
@@ -85,7 +103,8 @@ def job(
 
     def declare(function: AnyFunction) -> AnyFunction:
         job_name = name or str(getattr(function, "__name__", function))
-        setattr(function, "__cron_job__", Job(function, schedule, job_name, timeout))
+        declared = Job(function, schedule, job_name, timeout, max_late, each_process)
+        setattr(function, "__cron_job__", declared)
         return function
 
     return declare
@@ -125,7 +144,15 @@ class JobContext:
     """What one run of a job is given: take it as a parameter, `ctx: JobContext`."""
 
     def __init__(
-        self, *, name: str, clock: Clock, random: Random, run_no: int, state: State
+        self,
+        *,
+        name: str,
+        clock: Clock,
+        random: Random,
+        run_no: int,
+        state: State,
+        threaded: bool = False,
+        fence: Fence | None = None,
     ) -> None:
         self.clock = clock
         """The app's clock: ask it, not `datetime`, what time it is."""
@@ -137,8 +164,33 @@ class JobContext:
         """1 for the first run of the job that its store knows of, then 2, and so on."""
         self.state = state
         """What the lifespan shares, as `request.state` in an endpoint."""
+        self._threaded = threaded
+        self._fence = fence
         self._stop_requested = False
         self._stop_seen = False
+
+    def write(self, function: Callable[[Connection], Any]) -> Any:
+        """Run `function(connection)` in a transaction of its own, off the event loop, and give what
+        it returns. In `async def`, await it.
+
+        Raises LeaseLost, and nothing is written, unless this run is still its job's last when the
+        transaction ends; and WriteTooLong when that took more than a sixth of the lease (5 s).
+        """
+        fence = self._its_fence("db.write(function)")
+        return fence.write_here(function) if self._threaded else fence.write(function)
+
+    def fence(self, session: Any) -> Any:
+        """For a transaction of your own: call it as the last thing before its commit. Raises
+        LeaseLost when this run is not its job's last any more: then roll back.
+
+        `session` is a session or connection of SQLAlchemy's; for an async one, await it.
+        """
+        return self._its_fence("commit without it").check(session)
+
+    def _its_fence(self, instead: str) -> Fence:
+        if self._fence is None:
+            raise RuntimeError(f"this run is kept in memory, where it has no rival: {instead}")
+        return self._fence
 
     @property
     def stopping(self) -> bool:

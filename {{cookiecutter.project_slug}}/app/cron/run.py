@@ -8,12 +8,14 @@ from contextvars import copy_context
 from datetime import datetime, timedelta
 from functools import partial
 from inspect import iscoroutine
+from math import inf
 from reprlib import repr  # noqa: A004 -- it is short and quick whatever the size
 from typing import Any
 
 from starlette.datastructures import State
 
 from .clock import Clock, RandomSource
+from .fence import Fence, LeaseLost
 from .inject import Injected
 from .job import TIMEOUT_MAX, TIMEOUT_MIN, JobContext
 from .schedule import draw
@@ -42,9 +44,15 @@ class JobRun:
         random: RandomSource,
         state: State,
         threads: Executor,
+        fence: Fence | None = None,
+        trusted_until: float = inf,
     ) -> None:
         self.job = injected.job
         self.claimed = claimed
+        self.fence = fence
+        self.trusted_until = trusted_until
+        """Up to when, on the monotonic clock, no other process can have claimed the job."""
+        self.lost: LeaseLost | None = None
         key = f"{self.job.name}:{claimed.run_no}"
         self.context = JobContext(
             name=self.job.name,
@@ -52,6 +60,8 @@ class JobRun:
             random=random(f"{key}:body"),
             run_no=claimed.run_no,
             state=state,
+            threaded=self.job.threaded,
+            fence=fence,
         )
         self._injected = injected
         self._random = random
@@ -63,6 +73,14 @@ class JobRun:
     def cancel(self) -> None:
         """Cut the run short."""
         self._cancelled |= self.task.cancel()  # too late for one that is done
+
+    def lose_lease(self, reason: str) -> None:
+        """Stop it: another process may run the job from now on."""
+        if self.lost is None and not self.task.done():
+            self.lost = LeaseLost(reason)
+            self.context.log.error("its lease is lost, it is stopped: %s", reason)
+            self.context.request_stop()
+            self.task.cancel()
 
     def late(self) -> bool:
         """True once its timeout is over, whether it has ended by that or not."""
@@ -95,6 +113,8 @@ class JobRun:
         else:
             error = self.task.exception()
         note = self.task.result() if error is None else None
+        if self.lost is not None:
+            return "error", note, self.lost
         if self.late():
             timeout = TimeoutError(f"longer than {self._allowed()}")
             timeout.__cause__ = error

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 from weakref import WeakSet
@@ -10,6 +10,7 @@ from weakref import WeakSet
 from starlette.datastructures import State
 
 from .clock import Clock, RandomSource
+from .fence import Fence
 from .inject import Injected
 from .run import JobRun
 from .store import Claimed, Finish
@@ -47,6 +48,10 @@ class Running:
         """The jobs that are running."""
         return sorted(self._runs)
 
+    def runs_of(self, names: Iterable[str]) -> list[JobRun]:
+        """The runs under way of these jobs."""
+        return [self._runs[name] for name in names if name in self._runs]
+
     def free_threads(self) -> int:
         """How many `def` jobs could start now."""
         return self._thread_limit - sum(run.job.threaded for run in self._runs.values())
@@ -57,7 +62,7 @@ class Running:
             self._waiting.add(name)
             log.warning("cron: %s is due but all threads are busy (CRON_THREADS)", name)
 
-    def begin(self, claimed: Claimed) -> None:
+    def begin(self, claimed: Claimed, fence: Fence | None, trusted_until: float) -> None:
         """Start a run. When it is over, `ended` is called with how it ended."""
         self._waiting.discard(claimed.name)
         run = JobRun(
@@ -67,6 +72,8 @@ class Running:
             random=self._random,
             state=State(dict(self._state)),
             threads=self._threads,
+            fence=fence,
+            trusted_until=trusted_until,
         )
         self._runs[claimed.name] = run
         run.task.add_done_callback(partial(self._end, run))

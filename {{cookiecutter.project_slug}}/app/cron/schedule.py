@@ -39,6 +39,9 @@ class Schedule(Protocol):
     def next(self, after: datetime, random: Random) -> datetime:
         """When the job is due again that was claimed at `after`."""
 
+    def catch_up(self, random: Random) -> timedelta:
+        """How long a run waits that is found overdue, so that not all start together."""
+
     def period(self, at: datetime) -> timedelta:
         """The usual time between two runs."""
 
@@ -81,11 +84,14 @@ class Every:
             )
 
     def first(self, now: datetime, random: Random) -> datetime:
-        return now + draw(timedelta(0), min(CATCH_UP_MAX, self.interval * self.jitter), random)
+        return now + self.catch_up(random)
 
     def next(self, after: datetime, random: Random) -> datetime:
         low, high = self.interval * (1 - self.jitter), self.interval * (1 + self.jitter)
         return after + draw(low, high, random)
+
+    def catch_up(self, random: Random) -> timedelta:
+        return draw(timedelta(0), min(CATCH_UP_MAX, self.interval * self.jitter), random)
 
     def period(self, at: datetime) -> timedelta:
         return self.interval
@@ -137,6 +143,9 @@ class Crontab:
 
     def next(self, after: datetime, random: Random) -> datetime:
         return next(self._fires(after)) + draw(timedelta(0), self.splay, random)
+
+    def catch_up(self, random: Random) -> timedelta:
+        return draw(timedelta(0), min(CATCH_UP_MAX, self.splay), random)
 
     def period(self, at: datetime) -> timedelta:
         one, two = islice(self._fires(at), 2)

@@ -1,21 +1,22 @@
-"""Where the due times are kept, and who may run: the one place that decides."""
+"""What a store is: it keeps when each job is due and who runs it, and it alone decides."""
 
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, Protocol
 
-from .clock import Clock
+from .fence import Fence
 
-# How many runs of each job are remembered.
+# How many runs of each job are remembered at least; and up to how many, for how long.
 HISTORY_RUNS = 50
+HISTORY_RUNS_MAX = 2_000
+HISTORY_AGE = timedelta(days=7)
 
-# A wall clock that has moved this much more, or less, than the monotonic one has been stepped. Less
-# is the clock being disciplined.
-STEP_MIN = timedelta(seconds=1)
+Outcome = Literal["ok", "error", "timeout", "interrupted", "abandoned", "missed"]
 
-Outcome = Literal["ok", "error", "timeout", "interrupted"]
+
+class StoreUnavailable(Exception):
+    """The store cannot be asked now; later it may. The message is one line: why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Registration:
     latest: Callable[[datetime], datetime]
     """The moment beyond which no due time can lie."""
     steady: bool
-    """True when a step of the wall clock must not move the next run."""
+    """True when a step of the wall clock must not move the next run, if that can be helped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,12 @@ class Look:
     run_no: int
     delay: timedelta
     """From the moment of the answer until the job is due; negative when it is overdue."""
+    held_for: timedelta = timedelta(0)
+    """For how long the last run's lease still holds. Zero or less: nobody runs the job."""
+    paused: bool = False
+    """True: only a request lets it run, and there is none."""
+    prompt: bool = False
+    """True: an overdue run need not be spread; it was asked for, or the last one was cut short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +56,8 @@ class Claim:
     run_no: int
     next_run_at: Callable[[datetime], datetime]
     """When the run after this one is due, from the instant of this claim."""
+    forced: bool = False
+    """True: whether it is due or not, as long as nobody runs it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +70,10 @@ class Claimed:
     started_at: datetime
     failures: int
     """How many runs before this one failed in a row."""
+    requested: bool
+    """True: somebody has asked for it, so it is never too late."""
+    claimed_at: float
+    """The process's monotonic clock, in seconds, when the claim was decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +93,14 @@ class Finish:
 
 @dataclass(slots=True)
 class Run:
-    """A line of the history. Without an outcome, it has not ended."""
+    """A line of the history. Without an outcome, it is under way."""
 
     run_no: int
     due_at: datetime
     started_at: datetime
     finished_at: datetime | None = None
     outcome: Outcome | None = None
+    owner: str = ""
     note: str = ""
     error: str = ""
 
@@ -94,94 +108,49 @@ class Run:
 class Store(Protocol):
     """Keeps a row for each job. Each method is one transaction that first reads its own clock.
 
-    It hands out delays, never times: the clocks of two processes are never compared.
+    It hands out delays, never times: the clocks of two processes are never compared. What it cannot
+    do now raises StoreUnavailable; then nothing is decided, whatever the database has done.
     """
+
+    @property
+    def lease(self) -> timedelta | None:
+        """How long a claim holds unless it is renewed. None: as long as the process lives."""
 
     async def register(self, jobs: Sequence[Registration]) -> list[Look]:
         """Make a row for each job that has none, and look at them all."""
 
     async def look(self, names: Iterable[str]) -> list[Look]:
-        """When the jobs are due."""
+        """When the jobs are due. They must be registered; a row that was forgotten is made anew."""
 
     async def claim(self, claims: Sequence[Claim]) -> list[Claimed]:
         """Give the process each run that is due and that nobody has claimed since it looked."""
 
+    async def heartbeat(self, runs: Sequence[Claimed]) -> set[str]:
+        """Renew the leases of the runs. Returns the names of those that hold none any more."""
+
     async def finish(self, finishes: Sequence[Finish]) -> list[Look]:
         """Record the ends of runs. The end of a run that is no longer its job's last is ignored."""
+
+    async def check_in(self, absence: tuple[datetime, datetime] | None = None) -> None:
+        """Say that the process is alive, and from when to when it did not run, if it did not."""
+
+    async def check_out(self) -> None:
+        """Say that the process has stopped."""
+
+    def fence(self, claimed: Claimed) -> Fence | None:
+        """What lets the run write only while it is its job's last. None: it has no rival."""
 
     async def history(self, name: str) -> list[Run]:
         """The remembered runs of the job, the oldest first."""
 
+    async def request(self, name: str) -> bool:
+        """Make the job due now, even if it is paused. While it runs: once more, after its end.
 
-@dataclass(slots=True)
-class _Row:
-    registration: Registration
-    next_run_at: datetime
-    run_no: int = 0
-    failures: int = 0
-    runs: deque[Run] = field(default_factory=lambda: deque(maxlen=HISTORY_RUNS))
+        Like `pause`, `resume` and `forget`, False: there is no such job.
+        """
 
+    async def pause(self, name: str) -> bool:
+        """Let no run begin until `resume`, but for a request."""
 
-class MemoryStore:
-    """A store that lives and dies with its process, and is known to no other."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._rows: dict[str, _Row] = {}
-        self._now = clock.now()
-        self._monotonic = clock.monotonic()
-
-    async def register(self, jobs: Sequence[Registration]) -> list[Look]:
-        now = self._read_clock()
-        for job in jobs:
-            if job.name not in self._rows:
-                self._rows[job.name] = _Row(job, job.first(now))
-        return self._look(now, (job.name for job in jobs))
-
-    async def look(self, names: Iterable[str]) -> list[Look]:
-        return self._look(self._read_clock(), names)
-
-    async def claim(self, claims: Sequence[Claim]) -> list[Claimed]:
-        now = self._read_clock()
-        due_next = [claim.next_run_at(now) for claim in claims]  # before anything is changed
-        claimed: list[Claimed] = []
-        for claim, next_run_at in zip(claims, due_next, strict=True):
-            row = self._rows[claim.name]
-            if row.run_no == claim.run_no and row.next_run_at <= now:
-                due_at, row.next_run_at = row.next_run_at, next_run_at
-                row.run_no += 1
-                row.runs.append(Run(row.run_no, due_at, now))
-                claimed.append(Claimed(claim.name, row.run_no, due_at, now, row.failures))
-        return claimed
-
-    async def finish(self, finishes: Sequence[Finish]) -> list[Look]:
-        now = self._read_clock()
-        for finish in finishes:
-            row = self._rows[finish.name]
-            if row.run_no == finish.run_no:
-                row.failures = finish.failures
-                row.next_run_at = finish.next_run_at(now, row.next_run_at)
-                run = row.runs[-1]
-                run.finished_at, run.outcome = now, finish.outcome
-                run.note, run.error = finish.note, finish.error
-        return self._look(now, (finish.name for finish in finishes))
-
-    async def history(self, name: str) -> list[Run]:
-        return list(self._rows[name].runs)
-
-    def _look(self, now: datetime, names: Iterable[str]) -> list[Look]:
-        rows = ((name, self._rows[name]) for name in names)
-        return [Look(name, row.run_no, row.next_run_at - now) for name, row in rows]
-
-    def _read_clock(self) -> datetime:
-        """What time it is. If the wall clock has been stepped since it was last read, steady jobs
-        move with it, and none is left due later than its schedule can mean."""
-        now, monotonic = self._clock.now(), self._clock.monotonic()
-        step = (now - self._now) - timedelta(seconds=monotonic - self._monotonic)
-        self._now, self._monotonic = now, monotonic
-        if abs(step) >= STEP_MIN:
-            for row in self._rows.values():
-                if row.registration.steady:
-                    row.next_run_at += step
-                row.next_run_at = min(row.next_run_at, row.registration.latest(now))
-        return now
+    async def resume(self, name: str) -> bool:
+        """Let runs begin again. One that is overdue begins soon."""

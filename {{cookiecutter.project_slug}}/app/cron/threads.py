@@ -4,31 +4,41 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from functools import partial
-from queue import SimpleQueue
+from itertools import count
+from queue import PriorityQueue
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+AHEAD, IN_TURN, LAST = range(3)
 
 
 class DaemonThreads(Executor):
     """At most `limit` daemon threads, started when needed, that take work in the order it came.
 
     For `loop.run_in_executor`. A ThreadPoolExecutor would do, but Python joins its threads at exit:
-    one that ignores every request to stop would keep the process alive.
+    one that ignores every request to stop would keep the process alive. What `ahead` is given goes
+    before all that has not begun.
     """
 
     def __init__(self, limit: int, name: str) -> None:
         self._limit = limit
         self._name = name
-        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._work: PriorityQueue[tuple[int, int, Callable[[], None] | None]] = PriorityQueue()
+        self._order = count()
         self._lock = threading.Lock()
         self._threads = 0
         self._unfinished = 0
         self._closed = False
+        self.ahead: Executor = _Ahead(self)
 
     def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Run `function` in one of the threads. Raises RuntimeError after `shutdown`."""
+        return self.submit_at(IN_TURN, partial(function, *args, **kwargs))
+
+    def submit_at(self, place: int, call: Callable[[], T]) -> Future[T]:
+        """Like `submit`; a smaller `place` goes first."""
         future: Future[T] = Future()
         with self._lock:
             if self._closed:
@@ -38,7 +48,7 @@ class DaemonThreads(Executor):
                 threading.Thread(target=self._loop, name=name, daemon=True).start()
                 self._threads += 1  # not before: the system may refuse a thread
             self._unfinished += 1
-        self._work.put(partial(self._run, future, partial(function, *args, **kwargs)))
+        self._work.put((place, next(self._order), partial(self._run, future, call)))
         return future
 
     def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:
@@ -46,10 +56,10 @@ class DaemonThreads(Executor):
         with self._lock:
             self._closed = True
             for _ in range(self._threads):
-                self._work.put(None)
+                self._work.put((LAST, next(self._order), None))
 
     def _loop(self) -> None:
-        while work := self._work.get():
+        while work := self._work.get()[2]:
             work()
             del work  # or it would keep its arguments alive until the next
 
@@ -68,3 +78,11 @@ class DaemonThreads(Executor):
     def _finish(self) -> None:
         with self._lock:
             self._unfinished -= 1
+
+
+class _Ahead(Executor):
+    def __init__(self, threads: DaemonThreads) -> None:
+        self._threads = threads
+
+    def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        return self._threads.submit_at(AHEAD, partial(function, *args, **kwargs))

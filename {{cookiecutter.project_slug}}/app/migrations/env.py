@@ -1,19 +1,30 @@
 """How Alembic gets at the database: from the app's lifespan, or by its own command."""
 
 from contextlib import closing
+from typing import Any
 
 from alembic import context
 from sqlalchemy import Connection
 
 from app import sessions  # noqa: F401 -- its table belongs to the metadata
+from app.cron.tables import PREFIX
 from app.db import metadata, open_database
 from app.settings import read_settings
 
 
+def is_ours(name: str | None, kind: str, _: Any) -> bool:
+    """Whether Alembic is to compare a table with the metadata: the engine sees to its own."""
+    return kind != "table" or not str(name).startswith(PREFIX)
+
+
 def run(connection: Connection) -> None:
     """Run the migrations, in the transaction that `connection` is in."""
-    # SQLite cannot alter much of a table in place: a batch makes it anew.
-    context.configure(connection=connection, target_metadata=metadata, render_as_batch=True)
+    context.configure(
+        connection=connection,
+        target_metadata=metadata,
+        include_name=is_ours,
+        render_as_batch=True,  # SQLite cannot alter much of a table in place: it is made anew
+    )
     context.run_migrations()
 
 

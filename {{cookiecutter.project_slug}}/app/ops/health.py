@@ -19,7 +19,7 @@ async def live(connection: HTTPConnection, response: Response) -> dict[str, str]
     if problem := scheduler.problem():
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
         return {"status": "failed", "cron": problem}
-    return {"status": "ok", "cron": "ok"}
+    return {"status": "ok", "cron": scheduler.outage() or "ok"}
 
 
 @router.get("/ready")

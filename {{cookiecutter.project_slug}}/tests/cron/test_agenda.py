@@ -146,14 +146,26 @@ async def test_what_was_taken_can_be_put_back(agenda: Agenda, clock: FakeClock) 
     assert due(agenda) == ["first", "second", "third"]
 
 
-async def test_a_cleared_agenda_is_empty(agenda: Agenda) -> None:
-    """Neither what is due nor what waits is left."""
+async def test_what_is_dropped_is_not_due_any_more(agenda: Agenda) -> None:
+    """Whether it was due or waited; the others stay as they are."""
+    for name in ("waits", "waits too"):
+        agenda.add(name, timedelta(0))
+    agenda.take_due(never)
+    for name in ("is due", "is due too"):
+        agenda.add(name, timedelta(0))
+    agenda.drop({"waits", "is due"})
+    agenda.retry_waiting()
+    assert due(agenda) == ["is due too", "waits too"]
+
+
+async def test_an_agenda_tells_in_how_long_each_is_due(agenda: Agenda, clock: FakeClock) -> None:
+    """What waits too: less than nothing, since it is overdue."""
     agenda.add("waits", timedelta(0))
     agenda.take_due(never)
-    agenda.add("is due", timedelta(0))
-    agenda.clear()
-    agenda.retry_waiting()
-    assert due(agenda) == []
+    agenda.add("later", timedelta(seconds=5))
+    await clock.advance(seconds=2)
+    expected = {"waits": timedelta(seconds=-2), "later": timedelta(seconds=3)}
+    assert agenda.delays() == expected
 
 
 # What may not start yet

@@ -9,7 +9,7 @@ import pytest
 from fastapi import Depends
 
 from app.cron import JobContext, every, job
-from app.cron.store import MemoryStore
+from app.cron.memory_store import MemoryStore
 from support import FakeClock, cron_app, running
 
 MINUTES = [0.0, 60.0, 120.0, 180.0, 240.0, 300.0]
@@ -21,14 +21,14 @@ class Bare(BaseException):
     """Not an Exception."""
 
 
-class Nothing(Exception):  # noqa: N818 -- it counts as none where it is only asked for its truth
+class Nothing(Exception):
     """Is false."""
 
     def __bool__(self) -> bool:
         return False
 
 
-class Speechless(Exception):  # noqa: N818 -- it is returned as well
+class Speechless(Exception):
     """Fails when it is asked what it is."""
 
     def __init__(self, error: BaseException) -> None:

@@ -13,8 +13,9 @@ from starlette.datastructures import State
 from app.cron import JobContext, crontab, every, job
 from app.cron.clock import seeded
 from app.cron.inject import prepare
+from app.cron.memory_store import MemoryStore
 from app.cron.run import JobRun
-from app.cron.store import Claimed, MemoryStore, Run
+from app.cron.store import Claimed, Run
 from app.cron.threads import DaemonThreads
 from support import FakeClock, cron_app, fixed, running
 
@@ -364,7 +365,7 @@ async def test_a_run_cancelled_before_its_first_step_is_interrupted(clock: FakeC
 
     run = JobRun(
         prepare([subject], FastAPI())[0],
-        Claimed("subject", 1, clock.now(), clock.now(), failures=3),
+        Claimed("subject", 1, clock.now(), clock.now(), 3, requested=False, claimed_at=0),
         clock=clock,
         random=seeded("a test"),
         state=State(),

@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from app.cron.store import HISTORY_RUNS, Claim, Claimed, Finish, MemoryStore, Registration, Store
+from app.cron.memory_store import MemoryStore
+from app.cron.store import HISTORY_RUNS, Claim, Claimed, Finish, Registration, Store
 from support import FakeClock
 
 MICROSECOND = timedelta(microseconds=1)
@@ -310,11 +311,13 @@ async def test_the_end_of_an_older_run_changes_nothing(store: Store, clock: Fake
     """When the job has been claimed again, whoever comes late no longer decides anything."""
     await store.register([first_in(timedelta(0))])
     older = await claim(store)
+    await store.finish([ok(older)])
     await clock.advance(INTERVAL)
-    await claim(store, 1)
+    newer = await claim(store, 1)
     [look] = await store.finish([failed(older, failures=7, retry=timedelta(0))])
     assert (look.run_no, look.delay) == (2, INTERVAL)
     assert [run.error for run in await store.history("tick")] == ["", ""]
+    await store.finish([ok(newer)])
     await clock.advance(INTERVAL)
     assert (await claim(store, 2)).failures == 0
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import pytest
 
 from app.cron import every, job
-from app.cron.store import Claim, Claimed, MemoryStore
+from app.cron.sql_store import SqlStore
+from app.cron.store import Claim, Claimed, StoreUnavailable
 from app.main import create_app
 from app.settings import Settings
 from support import FakeClock, fixed
@@ -14,10 +15,10 @@ from support.server import query, serving
 
 
 async def test_a_running_app_is_alive(clock: FakeClock, settings: Settings) -> None:
-    """200, at once and after a day, with both jobs at work."""
+    """200, at once and after an hour, with both jobs at work."""
     async with serving(create_app(settings, clock=clock), clock) as client:
         at_once = await client.get("/health/live")
-        await clock.advance(days=1)
+        await clock.advance(hours=1)
         later = await client.get("/health/live")
     assert (at_once.status_code, later.status_code) == (200, 200)
     assert at_once.json() == {"status": "ok", "cron": "ok"}
@@ -26,7 +27,7 @@ async def test_a_running_app_is_alive(clock: FakeClock, settings: Settings) -> N
 async def test_an_app_without_jobs_is_alive(clock: FakeClock, settings: Settings) -> None:
     """200, however long nothing is due."""
     async with serving(create_app(settings, jobs=[], clock=clock), clock) as client:
-        await clock.advance(days=1)
+        await clock.advance(hours=1)
         answer = await client.get("/health/live")
     assert answer.status_code == 200
 
@@ -40,7 +41,7 @@ async def test_a_job_that_fails_leaves_the_app_alive(clock: FakeClock, settings:
 
     app = create_app(settings, jobs=[fail], clock=clock)
     async with serving(app, clock) as client:
-        await clock.advance(days=1)
+        await clock.advance(hours=1)
         answer = await client.get("/health/live")
     assert answer.status_code == 200
 
@@ -54,7 +55,7 @@ async def test_a_job_that_hangs_leaves_the_app_alive(clock: FakeClock, settings:
 
     app = create_app(settings, jobs=[hang], clock=clock)
     async with serving(app, clock) as client:
-        await clock.advance(days=1)
+        await clock.advance(hours=1)
         answer = await client.get("/health/live")
     assert answer.status_code == 200
 
@@ -82,11 +83,11 @@ async def test_an_app_whose_driver_is_late_is_not_alive(
     async def never_begins() -> None:
         raise AssertionError
 
-    async def claim(store: MemoryStore, claims: Sequence[Claim]) -> list[Claimed]:
+    async def claim(store: SqlStore, claims: Sequence[Claim]) -> list[Claimed]:
         await asyncio.Event().wait()
         return []
 
-    monkeypatch.setattr(MemoryStore, "claim", claim)
+    monkeypatch.setattr(SqlStore, "claim", claim)
     app = create_app(settings, jobs=[never_begins], clock=clock, random=fixed(0))
     async with serving(app, clock) as client:
         await clock.advance(seconds=45)
@@ -111,12 +112,12 @@ async def test_a_store_that_fails_is_tried_again(
     async def note() -> None:
         runs.append(clock.monotonic())
 
-    async def claim(store: MemoryStore, claims: Sequence[Claim]) -> list[Claimed]:
-        raise OSError("the store is away")
+    async def claim(store: SqlStore, claims: Sequence[Claim]) -> list[Claimed]:
+        raise StoreUnavailable("the disk is full")
 
     app = create_app(settings, jobs=[note], clock=clock, random=fixed(0))
     with monkeypatch.context() as patch:
-        patch.setattr(MemoryStore, "claim", claim)
+        patch.setattr(SqlStore, "claim", claim)
         async with serving(app, clock) as client:
             await clock.advance(minutes=10)
             answer = await client.get("/health/live")

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
 from app.cron import JobContext, every, job
+from app.cron.clock import SystemClock
 from app.cron.database import Database
 from app.db import MIGRATIONS, DatabaseDep, get_database, upgrade_schema
 from app.main import create_app
@@ -274,7 +275,7 @@ def test_apps_that_start_together_take_turns(tmp_path: Path) -> None:
         together.wait()
         with closing(Database(tmp_path / "data" / "app.db")) as database:
             database.check()
-            asyncio.run(upgrade_schema(database))
+            asyncio.run(upgrade_schema(database, SystemClock()))
 
     with ThreadPoolExecutor(8) as threads:
         assert list(threads.map(start, range(8))) == [None] * 8
@@ -351,6 +352,7 @@ async def test_the_seed_decides_when_jobs_run(clock: FakeClock, settings: Settin
         async def note(ctx: JobContext) -> None:
             starts.append(round(ctx.clock.monotonic() - begin, 6))
 
+        settings.database_path.unlink(missing_ok=True)
         seeded = settings.model_copy(update={"cron_seed": seed})
         async with running(create_app(seeded, jobs=[note], clock=clock), clock):
             await clock.advance(hours=1)

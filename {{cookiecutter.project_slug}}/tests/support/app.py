@@ -10,8 +10,8 @@ from fastapi import FastAPI
 
 from app.cron.clock import RandomSource, seeded
 from app.cron.inject import prepare
+from app.cron.memory_store import MemoryStore
 from app.cron.scheduler import Scheduler
-from app.cron.store import MemoryStore
 
 from .clock import FakeClock
 

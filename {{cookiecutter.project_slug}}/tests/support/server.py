@@ -11,6 +11,7 @@ import pytest
 from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient
 
+from app.cron.clock import SystemClock
 from app.cron.database import Database
 from app.db import upgrade_schema
 from app.sessions import sessions
@@ -57,7 +58,7 @@ async def insert_sessions(settings: Settings, counts: dict[str, int], expires_at
         for _ in range(count)
     ]
     with closing(Database(settings.database_path)) as database:
-        await upgrade_schema(database)
+        await upgrade_schema(database, SystemClock())
         await database.write(lambda connection: connection.execute(sessions.insert(), rows))
 
 

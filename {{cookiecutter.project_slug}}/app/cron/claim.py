@@ -1,0 +1,137 @@
+"""The claim: of all processes that see a job due, one gets the run.
+
+It is one transaction, and SQLite gives writing to one process at a time:
+
+1. Pick the jobs that may run. Nobody has claimed one since this process looked, its run's number
+   tells; it is due and not paused, or asked for; and no other run of it holds a lease.
+2. Take them. The number, the owner, the lease and when the next run is due go into the job's row
+   together, so a crash right after can neither lose nor repeat a due time.
+3. Record the runs. One that had begun and was never ended is abandoned.
+"""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, TextClause, text
+
+from .moment import to_microseconds, to_moment
+from .store import HISTORY_AGE, HISTORY_RUNS, HISTORY_RUNS_MAX, Claim, Claimed
+
+
+def with_batch(columns: str, statement: str) -> TextClause:
+    """The statement, in which `batch` is a table of what the parameter :batch holds as JSON."""
+    values = ", ".join(f"json_extract(value, '$.{column}')" for column in columns.split(", "))
+    return text(f"WITH batch ({columns}) AS (SELECT {values} FROM json_each(:batch)) {statement}")  # noqa: S608 -- no value is in it
+
+
+PICK = with_batch(
+    "name, run_no, forced",
+    """
+    SELECT job.name, job.run_no, job.next_run_at, job.requested_at, job.failures
+    FROM cron_job AS job JOIN batch ON job.name = batch.name
+    WHERE job.run_no = batch.run_no
+    AND (job.next_run_at <= :now AND NOT job.paused OR job.requested_at IS NOT NULL OR batch.forced)
+    AND (
+        job.owner IS NULL
+        OR job.lease_until <= :now
+        -- Longer than its owner can have meant: the wall clock has been set back meanwhile.
+        OR job.lease_until > :now + job.lease_seconds * 1000000
+    )
+    """,
+)
+
+TAKE = with_batch(
+    "name, due_at, next_run_at",
+    """
+    UPDATE cron_job
+    SET run_no = run_no + 1, next_run_at = batch.next_run_at, requested_at = NULL, owner = :owner,
+        lease_until = :now + :lease_seconds * 1000000, lease_seconds = :lease_seconds,
+        abandoned_count = abandoned_count + CASE WHEN owner IS NULL THEN 0 ELSE 1 END
+    FROM batch WHERE cron_job.name = batch.name
+    """,
+)
+
+ABANDON = with_batch(
+    "name",
+    """
+    UPDATE cron_run SET outcome = 'abandoned'
+    WHERE outcome IS NULL AND name IN (SELECT name FROM batch)
+    """,
+)
+
+RECORD = with_batch(
+    "name, run_no, due_at",
+    """
+    INSERT INTO cron_run (name, run_no, due_at, started_at, owner)
+    SELECT name, run_no, due_at, :now, :owner FROM batch
+    """,
+)
+
+PRUNE = text("""
+    DELETE FROM cron_run WHERE name = :name AND (
+        run_no <= :run_no - :runs_max OR run_no <= :run_no - :runs AND started_at < :too_old
+    )
+""")
+
+
+def claim_due(
+    connection: Connection,
+    claims: Sequence[Claim],
+    *,
+    now: datetime,
+    monotonic: float,
+    owner: str,
+    lease: timedelta,
+) -> list[Claimed]:
+    """Give `owner` each run that it may begin, in the order of the claims."""
+    wishes = {claim.name: claim for claim in claims}
+    batch = [{"name": c.name, "run_no": c.run_no, "forced": c.forced} for c in claims]
+    us = {"now": to_microseconds(now)}
+    rows = connection.execute(PICK, {"batch": json.dumps(batch), **us})
+    picked = {row.name: row for row in rows}
+    if not picked:
+        return []
+    claimed = [
+        Claimed(
+            name,
+            picked[name].run_no + 1,
+            due_at=to_moment(
+                min(us["now"], picked[name].next_run_at, picked[name].requested_at or us["now"])
+            ),
+            started_at=now,
+            failures=picked[name].failures,
+            requested=wish.forced or picked[name].requested_at is not None,
+            claimed_at=monotonic,
+        )
+        for name, wish in wishes.items()
+        if name in picked
+    ]
+    taken = json.dumps(
+        [
+            {
+                "name": run.name,
+                "run_no": run.run_no,
+                "due_at": to_microseconds(run.due_at),
+                "next_run_at": to_microseconds(wishes[run.name].next_run_at(now)),
+            }
+            for run in claimed
+        ]
+    )
+    us |= {"lease_seconds": lease // timedelta(seconds=1)}
+    connection.execute(TAKE, {"batch": taken, "owner": owner, **us})
+    connection.execute(ABANDON, {"batch": taken})
+    connection.execute(RECORD, {"batch": taken, "owner": owner, "now": us["now"]})
+    for run in claimed:
+        if run.run_no % HISTORY_RUNS == 0:  # now and then, so that it costs next to nothing
+            connection.execute(
+                PRUNE,
+                {
+                    "name": run.name,
+                    "run_no": run.run_no,
+                    "runs": HISTORY_RUNS,
+                    "runs_max": HISTORY_RUNS_MAX,
+                    "too_old": to_microseconds(now - HISTORY_AGE),
+                },
+            )
+    return claimed

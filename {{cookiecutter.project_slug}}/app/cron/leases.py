@@ -1,0 +1,96 @@
+"""The leases of the runs under way: each is renewed in time, or its run is stopped."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from weakref import WeakSet
+
+from .clock import Clock
+from .run import JobRun
+from .store import Store, StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+# A lease is renewed when this part of it is over: two heartbeats may fail.
+RENEW_AFTER = 1 / 3
+
+# A lease is trusted for this part of it, counted from when the request for it was sent. The rest is
+# for clocks that run differently, and for a body to end in.
+TRUSTED = 5 / 6
+
+
+class Leases:
+    """Renews the leases of `runs()`. Its own task, so that a store that hangs hides nothing."""
+
+    def __init__(self, store: Store, clock: Clock, runs: Callable[[], Iterable[JobRun]]) -> None:
+        assert store.lease is not None
+        self._store = store
+        self._clock = clock
+        self._runs = runs
+        self._seconds = store.lease.total_seconds()
+        self._begun = asyncio.Event()
+        self._renewal: asyncio.Task[None] | None = None
+        self._warned: WeakSet[JobRun] = WeakSet()
+
+    def trusted_until(self, asked: float) -> float:
+        """Up to when a lease is trusted that was asked for at `asked`, on the monotonic clock."""
+        return asked + self._seconds * TRUSTED
+
+    def wake(self) -> None:
+        """There is a run to look after."""
+        self._begun.set()
+
+    async def keep(self) -> None:
+        """Look after the runs until this is cancelled."""
+        try:
+            await self._keep()
+        finally:
+            if self._renewal is not None:
+                self._renewal.cancel()
+
+    async def _keep(self) -> None:
+        while True:
+            if not self._kept():
+                self._begun.clear()
+                await self._begun.wait()
+            renew_at = self._clock.monotonic() + self._seconds * RENEW_AFTER
+            while runs := self._kept():
+                until = min(renew_at, *(run.trusted_until for run in runs))
+                await self._clock.sleep(max(0.0, until - self._clock.monotonic()))
+                self._stop_untrusted()
+                if self._clock.monotonic() >= renew_at:
+                    renew_at = self._clock.monotonic() + self._seconds * RENEW_AFTER
+                    self._warn_of_writes()
+                    if self._renewal is None or self._renewal.done():
+                        self._renewal = asyncio.create_task(self._renew())
+
+    def _kept(self) -> list[JobRun]:
+        return [run for run in self._runs() if run.lost is None]
+
+    def _stop_untrusted(self) -> None:
+        for run in self._kept():
+            if self._clock.monotonic() >= run.trusted_until:
+                run.lose_lease("it could not be renewed in time")
+
+    def _warn_of_writes(self) -> None:
+        for run in self._kept():
+            if run not in self._warned and run.fence and (seconds := run.fence.seconds_over()):
+                self._warned.add(run)
+                run.context.log.warning(
+                    "it has kept a transaction open for %.0f s; no other writes meanwhile, and "
+                    "it will not be committed",
+                    seconds,
+                )
+
+    async def _renew(self) -> None:
+        runs, asked = self._kept(), self._clock.monotonic()
+        try:
+            lost = await self._store.heartbeat([run.claimed for run in runs])
+        except StoreUnavailable as error:
+            log.debug("cron: no heartbeat: %s", error)  # the driver tells of the outage, once
+            return
+        for run in runs:
+            if run.job.name in lost:
+                run.lose_lease("it had run out, or another process has the job")
+            else:
+                run.trusted_until = self.trusted_until(asked)

@@ -1,0 +1,213 @@
+"""What is kept of the jobs, as people see and steer it: due times, history, requests, pauses."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar, get_args
+
+from sqlalchemy import Connection, Row, TextClause, text
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
+
+from .clock import Clock
+from .database import Database, DatabaseError
+from .moment import to_microseconds, to_moment
+from .store import Outcome, Run, StoreUnavailable
+
+T = TypeVar("T")
+
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+
+JOBS = text("SELECT * FROM cron_job ORDER BY name")
+
+HISTORY = text("SELECT * FROM cron_run WHERE name = :name ORDER BY run_no")
+
+LAST_RUNS = text("""
+    SELECT run.* FROM cron_run AS run
+    JOIN cron_job AS job ON job.name = run.name AND job.run_no = run.run_no
+""")
+
+PROCESSES = text("SELECT * FROM cron_process ORDER BY started_at, owner")
+
+REQUEST = text("UPDATE cron_job SET requested_at = coalesce(requested_at, :now) WHERE name = :name")
+
+PAUSE = text("UPDATE cron_job SET paused = :paused WHERE name = :name")
+
+FORGET = text("DELETE FROM cron_job WHERE name = :name")
+
+FORGET_RUNS = text("DELETE FROM cron_run WHERE name = :name")
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """What is known of a job, whether this code has it or not."""
+
+    name: str
+    next_run_at: datetime
+    requested_at: datetime | None
+    paused: bool
+    run_no: int
+    failures: int
+    """How many of the last runs failed in a row."""
+    held_by: str | None
+    """The process that runs it now."""
+    last_run: Run | None
+    counts: dict[Outcome, int]
+    """How many runs have ended in which way since the job is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessRecord:
+    """A process that runs jobs, or has done so in the last seven days."""
+
+    owner: str
+    started_at: datetime
+    seen_at: datetime
+    stopped_at: datetime | None
+    absent_from: datetime | None
+    """Since when it did not run, the last time that it noticed such a gap."""
+    absent_until: datetime | None
+
+
+def is_held(row: Row[Any], now: datetime) -> bool:
+    """Whether the lease in a job's row holds: the opposite of the condition in `claim.PICK`."""
+    if row.owner is None:
+        return False
+    left = row.lease_until - to_microseconds(now)
+    return bool(0 < left <= row.lease_seconds * 1_000_000)
+
+
+class Records:
+    """Reads and changes what is kept, for the shell and for whoever watches the jobs.
+
+    What the database cannot do now raises StoreUnavailable.
+    """
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def jobs(self) -> list[JobRecord]:
+        """All jobs that have a row, by name."""
+
+        def read(connection: Connection, now: datetime) -> list[JobRecord]:
+            jobs = {row.name: row for row in connection.execute(JOBS)}
+            last = {
+                row.name: _run(row, held=is_held(jobs[row.name], now))
+                for row in connection.execute(LAST_RUNS)
+            }
+            return [_job(row, last.get(name), now) for name, row in jobs.items()]
+
+        return await self._read(read)
+
+    async def history(self, name: str) -> list[Run]:
+        """The remembered runs of the job, the oldest first."""
+
+        def read(connection: Connection, now: datetime) -> list[Run]:
+            jobs = [row for row in connection.execute(JOBS) if row.name == name]
+            under_way = {job.run_no for job in jobs if is_held(job, now)}
+            rows = connection.execute(HISTORY, {"name": name})
+            return [_run(row, held=row.run_no in under_way) for row in rows]
+
+        return await self._read(read)
+
+    async def processes(self) -> list[ProcessRecord]:
+        """The processes of the last seven days, in the order in which they started."""
+        rows = await self._read(lambda connection, _: connection.execute(PROCESSES).all())
+        return [
+            ProcessRecord(
+                row.owner,
+                to_moment(row.started_at),
+                to_moment(row.seen_at),
+                _or_none(row.stopped_at),
+                _or_none(row.absent_from),
+                _or_none(row.absent_until),
+            )
+            for row in rows
+        ]
+
+    async def request(self, name: str) -> bool:
+        """Make the job due now, even if it is paused. While it runs: once more, after its end."""
+        return await self._change(REQUEST, name)
+
+    async def pause(self, name: str) -> bool:
+        """Let no run begin until `resume`, but for a request."""
+        return await self._change(PAUSE, name, paused=True)
+
+    async def resume(self, name: str) -> bool:
+        """Let runs begin again. One that is overdue begins soon."""
+        return await self._change(PAUSE, name, paused=False)
+
+    async def forget(self, name: str) -> bool:
+        """Delete the job's row and history: where code has it, it is new. False while it runs."""
+
+        def forget(connection: Connection, now: datetime) -> bool:
+            for row in connection.execute(JOBS):
+                if row.name == name and not is_held(row, now):
+                    connection.execute(FORGET, {"name": name})
+                    connection.execute(FORGET_RUNS, {"name": name})
+                    return True
+            return False
+
+        return await self._write(forget)
+
+    async def _change(self, statement: TextClause, name: str, **values: object) -> bool:
+        def change(connection: Connection, now: datetime) -> bool:
+            parameters = {"name": name, "now": to_microseconds(now), **values}
+            return connection.execute(statement, parameters).rowcount > 0
+
+        return await self._write(change)
+
+    async def _read(self, function: Callable[[Connection, datetime], T]) -> T:
+        with _unavailable():
+            return await self._database.read(lambda it: function(it, self._clock.now()))
+
+    async def _write(self, function: Callable[[Connection, datetime], T]) -> T:
+        with _unavailable():
+            return await self._database.write(
+                lambda it: function(it, self._clock.now()), urgent=True
+            )
+
+
+@contextmanager
+def _unavailable() -> Iterator[None]:
+    """Tell a database that is away, full, locked or broken from a mistake in what it was asked."""
+    try:
+        yield
+    except (IntegrityError, ProgrammingError, DataError):
+        raise
+    except (DBAPIError, DatabaseError) as error:
+        raise StoreUnavailable(str(getattr(error, "orig", error))) from error
+
+
+def _job(row: Row[Any], last_run: Run | None, now: datetime) -> JobRecord:
+    counts = {outcome: getattr(row, f"{outcome}_count") for outcome in OUTCOMES}
+    return JobRecord(
+        row.name,
+        to_moment(row.next_run_at),
+        _or_none(row.requested_at),
+        bool(row.paused),
+        row.run_no,
+        row.failures,
+        row.owner if is_held(row, now) else None,
+        last_run,
+        counts,
+    )
+
+
+def _run(row: Row[Any], *, held: bool) -> Run:
+    return Run(
+        row.run_no,
+        to_moment(row.due_at),
+        to_moment(row.started_at),
+        _or_none(row.finished_at),
+        # Nobody is left to say how such a run ended, until the next one begins.
+        "abandoned" if row.outcome is None and not held else row.outcome,
+        row.owner,
+        row.note,
+        row.error,
+    )
+
+
+def _or_none(microseconds: int | None) -> datetime | None:
+    return None if microseconds is None else to_moment(microseconds)

@@ -1,0 +1,245 @@
+"""The store in the database: any number of processes share it, and each due time goes to one."""
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, text
+
+from .claim import claim_due, with_batch
+from .clock import Clock
+from .database import Database
+from .fence import Fence
+from .moment import to_microseconds, to_moment
+from .records import Records, is_held
+from .store import Claim, Claimed, Finish, Look, Registration
+
+SECOND = timedelta(seconds=1)
+
+# What one transaction of a run may take of a lease: a heartbeat must get through in time.
+WRITE_BUDGET = 1 / 6
+
+# A process that was last seen so long ago is forgotten.
+PROCESS_AGE = timedelta(days=7)
+
+LOOK = with_batch(
+    "name",
+    """
+    SELECT job.*, run.outcome FROM batch JOIN cron_job AS job ON job.name = batch.name
+    LEFT JOIN cron_run AS run ON run.name = job.name AND run.run_no = job.run_no
+    """,
+)
+
+SET_DUE = text("""
+    INSERT INTO cron_job (name, next_run_at) VALUES (:name, :next_run_at)
+    ON CONFLICT (name) DO UPDATE SET next_run_at = excluded.next_run_at
+""")
+
+# Not a lease that has expired: by now another process may have decided to claim the job.
+HEARTBEAT = with_batch(
+    "name, run_no",
+    """
+    UPDATE cron_job
+    SET lease_until = :now + :lease_seconds * 1000000, lease_seconds = :lease_seconds
+    FROM batch
+    WHERE cron_job.name = batch.name AND cron_job.run_no = batch.run_no
+    AND owner = :owner AND lease_until > :now
+    RETURNING cron_job.name
+    """,
+)
+
+# A run that is its job's last, and has neither been ended nor been taken from its owner.
+OWN = with_batch(
+    "name, run_no",
+    """
+    SELECT job.name, job.next_run_at FROM batch
+    JOIN cron_job AS job ON job.name = batch.name AND job.run_no = batch.run_no
+    WHERE job.owner = :owner
+    """,
+)
+
+END = with_batch(
+    "name, outcome, failures, next_run_at",
+    """
+    UPDATE cron_job
+    SET owner = NULL, lease_until = NULL, lease_seconds = NULL,
+        failures = batch.failures, next_run_at = batch.next_run_at,
+        ok_count = ok_count + CASE outcome WHEN 'ok' THEN 1 ELSE 0 END,
+        error_count = error_count + CASE outcome WHEN 'error' THEN 1 ELSE 0 END,
+        timeout_count = timeout_count + CASE outcome WHEN 'timeout' THEN 1 ELSE 0 END,
+        interrupted_count = interrupted_count + CASE outcome WHEN 'interrupted' THEN 1 ELSE 0 END,
+        missed_count = missed_count + CASE outcome WHEN 'missed' THEN 1 ELSE 0 END
+    FROM batch WHERE cron_job.name = batch.name
+    """,
+)
+
+END_RUN = with_batch(
+    "name, run_no, outcome, note, error",
+    """
+    UPDATE cron_run
+    SET finished_at = :now, outcome = batch.outcome, note = batch.note, error = batch.error
+    FROM batch WHERE cron_run.name = batch.name AND cron_run.run_no = batch.run_no
+    """,
+)
+
+CHECK_IN = text("""
+    INSERT INTO cron_process (owner, started_at, seen_at, absent_from, absent_until)
+    VALUES (:owner, :now, :now, :absent_from, :absent_until)
+    ON CONFLICT (owner) DO UPDATE SET
+        seen_at = excluded.seen_at,
+        absent_from = coalesce(excluded.absent_from, absent_from),
+        absent_until = coalesce(excluded.absent_until, absent_until)
+""")
+
+CHECK_OUT = text("UPDATE cron_process SET seen_at = :now, stopped_at = :now WHERE owner = :owner")
+
+FORGET_PROCESSES = text("DELETE FROM cron_process WHERE seen_at < :too_old")
+
+
+class SqlStore(Records):
+    """A `Store` whose rows all processes with the same database share.
+
+    `owner` names the process, and no other ever. `lease` is what its claims hold for; other
+    processes may have another one.
+    """
+
+    def __init__(self, database: Database, clock: Clock, *, owner: str, lease: timedelta) -> None:
+        super().__init__(database, clock)
+        self.lease = lease
+        self._owner = owner
+        self._lease_seconds = lease // SECOND
+        self._jobs: dict[str, Registration] = {}
+
+    async def register(self, jobs: Sequence[Registration]) -> list[Look]:
+        self._jobs |= {job.name: job for job in jobs}
+        return await self._write(lambda it, now: self._put_right(it, now, jobs))
+
+    async def look(self, names: Iterable[str]) -> list[Look]:
+        jobs = [self._jobs[name] for name in names]
+
+        def look(connection: Connection, now: datetime) -> list[Look] | None:
+            rows = _rows(connection, jobs)
+            if any(_right_due(rows.get(job.name), job, now) for job in jobs):
+                return None
+            return [_look(rows[job.name], now) for job in jobs]
+
+        looks = await self._read(look)
+        return await self.register(jobs) if looks is None else looks
+
+    async def claim(self, claims: Sequence[Claim]) -> list[Claimed]:
+        def claim(connection: Connection, now: datetime) -> list[Claimed]:
+            monotonic = self._clock.monotonic()  # like `now`, read when the database was locked
+            return claim_due(
+                connection,
+                claims,
+                now=now,
+                monotonic=monotonic,
+                owner=self._owner,
+                lease=self.lease,
+            )
+
+        return await self._write(claim)
+
+    async def heartbeat(self, runs: Sequence[Claimed]) -> set[str]:
+        batch = _json({"name": run.name, "run_no": run.run_no} for run in runs)
+
+        def renew(connection: Connection, now: datetime) -> set[str]:
+            values = {"now": to_microseconds(now), "lease_seconds": self._lease_seconds}
+            own = connection.execute(HEARTBEAT, {"batch": batch, "owner": self._owner, **values})
+            return {run.name for run in runs} - set(own.scalars())
+
+        return await self._write(renew)
+
+    async def finish(self, finishes: Sequence[Finish]) -> list[Look]:
+        def finish(connection: Connection, now: datetime) -> list[Look]:
+            batch = _json({"name": end.name, "run_no": end.run_no} for end in finishes)
+            own = connection.execute(OWN, {"batch": batch, "owner": self._owner})
+            due = {row.name: to_moment(row.next_run_at) for row in own}
+            ended = _json(
+                {
+                    "name": end.name,
+                    "run_no": end.run_no,
+                    "outcome": end.outcome,
+                    "note": end.note,
+                    "error": end.error,
+                    "failures": end.failures,
+                    "next_run_at": to_microseconds(end.next_run_at(now, due[end.name])),
+                }
+                for end in finishes
+                if end.name in due
+            )
+            connection.execute(END, {"batch": ended})
+            connection.execute(END_RUN, {"batch": ended, "now": to_microseconds(now)})
+            return self._put_right(connection, now, [self._jobs[end.name] for end in finishes])
+
+        return await self._write(finish)
+
+    async def check_in(self, absence: tuple[datetime, datetime] | None = None) -> None:
+        def check_in(connection: Connection, now: datetime) -> None:
+            since, until = map(to_microseconds, absence) if absence else (None, None)
+            values = {"absent_from": since, "absent_until": until, "now": to_microseconds(now)}
+            connection.execute(CHECK_IN, {"owner": self._owner, **values})
+            too_old = to_microseconds(now - PROCESS_AGE)
+            connection.execute(FORGET_PROCESSES, {"too_old": too_old})
+
+        await self._write(check_in)
+
+    async def check_out(self) -> None:
+        await self._change(CHECK_OUT, "", owner=self._owner)
+
+    def fence(self, claimed: Claimed) -> Fence:
+        return Fence(
+            self._database,
+            self._clock,
+            name=claimed.name,
+            run_no=claimed.run_no,
+            owner=self._owner,
+            budget_seconds=self.lease.total_seconds() * WRITE_BUDGET,
+        )
+
+    def _put_right(
+        self, connection: Connection, now: datetime, jobs: Sequence[Registration]
+    ) -> list[Look]:
+        """Make the rows that are missing, let none be due too late, and look at them."""
+        rows = _rows(connection, jobs)
+        due = {job.name: _right_due(rows.get(job.name), job, now) for job in jobs}
+        wrong = [
+            {"name": name, "next_run_at": to_microseconds(moment)}
+            for name, moment in due.items()
+            if moment is not None
+        ]
+        if wrong:
+            connection.execute(SET_DUE, wrong)
+            rows = _rows(connection, jobs)
+        return [_look(rows[job.name], now) for job in jobs]
+
+
+def _rows(connection: Connection, jobs: Iterable[Registration]) -> dict[str, Row[Any]]:
+    batch = _json({"name": job.name} for job in jobs)
+    return {row.name: row for row in connection.execute(LOOK, {"batch": batch})}
+
+
+def _right_due(row: Row[Any] | None, job: Registration, now: datetime) -> datetime | None:
+    """When the job should be due, where its row says nothing, or later than can be meant."""
+    if row is None:
+        return job.first(now)
+    latest = job.latest(now)
+    return latest if row.next_run_at > to_microseconds(latest) else None
+
+
+def _look(row: Row[Any], now: datetime) -> Look:
+    requested = row.requested_at is not None
+    due_at = now if requested else to_moment(row.next_run_at)
+    return Look(
+        row.name,
+        row.run_no,
+        min(due_at, to_moment(row.next_run_at)) - now,
+        held_for=(to_moment(row.lease_until) - now) if is_held(row, now) else timedelta(0),
+        paused=bool(row.paused) and not requested,
+        prompt=requested or row.outcome == "interrupted",
+    )
+
+
+def _json(rows: Iterable[dict[str, object]]) -> str:
+    return json.dumps(list(rows))
