@@ -13,6 +13,7 @@ WRONG_NUMBERS = ["five", "-1", "nan", "inf", "-inf", "1e999", "0x5", "5 s", "5,0
 
 WRONG = {
     "CRON_ENABLED": ["maybe", "2", "-1", "nan", "yes please"],
+    "CRON_LEASE_SECONDS": [*WRONG_NUMBERS, "0", "2", "3.5", "3601"],
     "CRON_GRACE_SECONDS": [*WRONG_NUMBERS, "-0.001", "3600.001"],
     "CRON_THREADS": [*WRONG_NUMBERS, "0", "1.5", "1001"],
     "LOG_LEVEL": ["loud", "10", "-1", "nan", "NOTSET", "INFO,DEBUG"],
@@ -104,11 +105,12 @@ def test_what_is_refused_starts_nothing(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_nothing_needs_to_be_set() -> None:
-    """Without variables: a file in ./data, jobs on, 5 s of grace, 8 threads, text from INFO."""
+    """Without variables: a file in ./data, jobs on, a lease of 30 s, 5 s of grace, 8 threads."""
     settings = read_settings()
     assert settings.database_path == Path("data/app.db")
     assert (settings.cron_enabled, settings.cron_seed) == (True, None)
-    assert (settings.grace, settings.cron_threads) == (timedelta(seconds=5), 8)
+    assert (settings.lease, settings.grace) == (timedelta(seconds=30), timedelta(seconds=5))
+    assert settings.cron_threads == 8
     assert (settings.log_level, settings.log_format) == ("INFO", "text")
 
 
@@ -130,6 +132,8 @@ def test_an_empty_value_counts_as_unset(monkeypatch: pytest.MonkeyPatch, variabl
         ("CRON_ENABLED", "TRUE", True),
         ("CRON_SEED", "a seed", "a seed"),
         ("CRON_SEED", "7", "7"),
+        ("CRON_LEASE_SECONDS", "3", 3),
+        ("CRON_LEASE_SECONDS", "3600", 3600),
         ("CRON_GRACE_SECONDS", "0", 0),
         ("CRON_GRACE_SECONDS", "0.5", 0.5),
         ("CRON_GRACE_SECONDS", "3600", 3600),
