@@ -53,10 +53,10 @@ TAKE = with_batch(
 )
 
 ABANDON = with_batch(
-    "name",
+    "name, run_no",
     """
     UPDATE cron_run SET outcome = 'abandoned'
-    WHERE outcome IS NULL AND name IN (SELECT name FROM batch)
+    WHERE outcome IS NULL AND (name, run_no) IN (SELECT name, run_no - 1 FROM batch)
     """,
 )
 

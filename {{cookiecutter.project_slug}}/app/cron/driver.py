@@ -102,6 +102,8 @@ class Driver:
         """Why nothing would start now: the driver is dead, or late. None while all is well."""
         if self.task is None or self.task.done():
             return "the driver is dead"
+        if self._keeper is not None and self._keeper.done():
+            return "nobody renews the leases"
         idle = self._agenda.time() - self._looked_at
         if idle > self._look_every + LATE // MICROSECOND:
             return f"the driver is late: it last looked {in_words(idle * MICROSECOND)} ago"
@@ -129,7 +131,8 @@ class Driver:
             if self._claims:
                 await self._store.check_out()
         except Exception as error:  # noqa: BLE001 -- nothing may keep the app from ending
-            log.error("cron: it is not recorded how these runs ended: %s: %s", self._ended, error)
+            names = ", ".join(finish.name for finish in self._ended) or "none"
+            log.error("cron: not recorded at the end: %s; runs without an end: %s", error, names)
         finally:
             if self._keeper is not None:
                 self._keeper.cancel()
@@ -141,6 +144,7 @@ class Driver:
         """
         [look] = await self._store.look([name])
         self._plan.know(name, look.run_no)
+        self._agenda.drop({name})
         asked = self._clock.monotonic()
         claimed = await self._store.claim([self._plan.wish(name, forced=forced)])
         if not claimed:
