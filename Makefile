@@ -15,7 +15,7 @@ override PYTHON = $(or $(firstword $(FOUND)),$(error No Python 3.11 to 3.14 with
 	install one, or name it: make PYTHON=path))
 INSTALLED = .venv/installed-with-python-$(lastword $(FOUND))
 
-.PHONY: demo test mutants lock clean
+.PHONY: demo test mutants chaos lock clean
 
 demo: $(INSTALLED)
 	@.venv/bin/python -m tools.demo $(PORT)
@@ -25,6 +25,11 @@ test: $(INSTALLED)
 
 mutants: $(INSTALLED)
 	@.venv/bin/python tools/mutants.py
+
+# Six processes on one file, left alone, then killed, stopped and terminated: SECONDS for each.
+SECONDS = 120
+chaos: $(INSTALLED)
+	@.venv/bin/python -m tools.chaos $(SECONDS)
 
 $(INSTALLED): requirements-dev.txt
 	rm -rf .venv

@@ -1,7 +1,7 @@
 """The app's database: where it is, how an endpoint or a job gets it, and its schema."""
 
 import logging
-import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +15,7 @@ from sqlalchemy import Connection, MetaData
 from sqlalchemy.exc import OperationalError
 
 from .cron.clock import Clock
-from .cron.database import Database, DatabaseError
+from .cron.database import Database, DatabaseError, is_locked
 from .cron.moment import Moment as Moment
 from .cron.tables import check_version, upgrade_tables
 from .settings import Settings
@@ -31,17 +31,35 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 # How long the start waits for another program to let go of the database.
 LOCKED_SECONDS_MAX = 120
 
+# Where an app may run on several machines, and what tells: the platforms' own variables.
+PLATFORMS = {
+    "KUBERNETES_SERVICE_HOST": "Kubernetes",
+    "FLY_APP_NAME": "Fly.io",
+    "K_SERVICE": "Cloud Run",
+    "RENDER": "Render",
+    "RAILWAY_ENVIRONMENT_NAME": "Railway",
+    "RAILWAY_PROJECT_ID": "Railway",
+    "DYNO": "Heroku",
+    "ECS_CONTAINER_METADATA_URI_V4": "Amazon ECS",
+}
+
 
 def open_database(settings: Settings) -> Database:
     """The database that the settings name. Raises DatabaseError if it cannot be used."""
     database = Database(settings.database_path)
-    database.check()
-    try:
-        database.read_here(check_version)
-    except DatabaseError:
-        database.close()
-        raise
+    database.check(check_version)
     return database
+
+
+def remark_on_platform(environment: Mapping[str, str]) -> str | None:
+    """What the file cannot do on the platform that the environment tells of; None elsewhere."""
+    names = (name for variable, name in PLATFORMS.items() if environment.get(variable))
+    if (platform := next(names, None)) is None:
+        return None
+    return (
+        f"this is {platform}, and a SQLite file coordinates the processes of one machine only: of "
+        "several replicas each would run every job; keep to one, with the file on a volume"
+    )
 
 
 async def get_database(connection: HTTPConnection) -> Database:
@@ -60,17 +78,24 @@ async def upgrade_schema(database: Database, clock: Clock) -> None:
     deployment. All is one write transaction, so processes that start together take turns. Another
     program that keeps it locked is waited for, two minutes at most: then it raises DatabaseError.
     """
-    give_up_at = clock.monotonic() + LOCKED_SECONDS_MAX
+    began, waited = clock.monotonic(), False
     while True:
         try:
-            return await database.write(_upgrade)
+            await database.write(_upgrade)
+            break
         except OperationalError as error:
-            if getattr(error.orig, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY:
+            if not is_locked(error):
                 raise
-            if clock.monotonic() > give_up_at:
-                raise DatabaseError(f"{database.path} is locked by another program") from error
+        if (seconds := clock.monotonic() - began) > LOCKED_SECONDS_MAX:
+            problem = f"{database.path}: locked by another program for {seconds:.0f} s"
+            log.critical(problem)  # the server's own word on a failed start is a long traceback
+            raise DatabaseError(problem)
+        if not waited:
             log.warning("the database is locked by another program; waiting for it")
-            await clock.sleep(1)
+            waited = True
+        await clock.sleep(1)
+    if waited:
+        log.warning("the database is free after %.0f s", clock.monotonic() - began)
 
 
 def _upgrade(connection: Connection) -> None:

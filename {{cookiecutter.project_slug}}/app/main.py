@@ -1,9 +1,9 @@
 """Where all is joined, and only here: settings, database, scheduler and routes become an app."""
 
 import logging
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
-from os import getpid
 from socket import gethostname
 from typing import Any
 from uuid import uuid4
@@ -19,7 +19,7 @@ from app.cron.job import Function, JobError
 from app.cron.schedule import in_words
 from app.cron.scheduler import Scheduler
 from app.cron.sql_store import SqlStore
-from app.db import open_database, upgrade_schema
+from app.db import open_database, remark_on_platform, upgrade_schema
 from app.jobs import JOBS
 from app.ops.health import router as health_router
 from app.ops.logs import set_up_logs
@@ -58,7 +58,7 @@ def _join(
         with closing(open_database(settings)) as database:
             await upgrade_schema(database, clock)
             state: dict[str, Any] = {"database": database, "clock": clock}
-            owner = f"{gethostname()}-{getpid()}-{uuid4().hex[:8]}"
+            owner = f"{gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
             async with Scheduler(
                 prepared,
                 store=SqlStore(database, clock, owner=owner, lease=settings.lease),
@@ -103,6 +103,8 @@ def _log_start(
         in_words(settings.lease),
         f", next {due[0]} in {in_words(due[1])}" if due else "",
     )
+    if remark := remark_on_platform(os.environ):
+        log.warning("cron: %s", remark)
     for job in (injected.job for injected in jobs):
         if remark := job.schedule.remark():
             log.info("cron: %s, %s: %s", job.name, job.schedule, remark)

@@ -55,8 +55,8 @@ TAKE = with_batch(
 ABANDON = with_batch(
     "name, run_no",
     """
-    UPDATE cron_run SET outcome = 'abandoned'
-    WHERE outcome IS NULL AND (name, run_no) IN (SELECT name, run_no - 1 FROM batch)
+    UPDATE cron_run SET outcome = 'abandoned' FROM batch
+    WHERE cron_run.name = batch.name AND cron_run.run_no = batch.run_no - 1 AND outcome IS NULL
     """,
 )
 

@@ -23,6 +23,9 @@ READERS = 4
 # How long a statement waits for another process to end its write.
 BUSY_SECONDS = 5
 
+# The smallest query that needs the file to be a database.
+READ_SCHEMA = "SELECT count(*) FROM sqlite_master"
+
 # SQLite asks after so many of its instructions whether to go on: that is well under a millisecond.
 INSTRUCTIONS = 10_000
 
@@ -40,11 +43,11 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
-        self._file: tuple[int, int] | None = None
+        self._files: dict[Path, tuple[int, int] | None] = {}
         self._write_engine = self._engine(_set_up_writer)
         # Python's driver would begin at the first write, too late: what was read may have changed.
         event.listen(self._write_engine, "begin", _begin_immediate)
-        event.listen(self._write_engine, "connect", self._remember_file)
+        event.listen(self._write_engine, "connect", self._remember_files)
         self._read_engine = self._engine(_set_up_reader)
         self._closed = False
         self._writer = DaemonThreads(1, "database-writer")
@@ -80,12 +83,13 @@ class Database:
         """Like `read`, for `def` jobs: in this thread."""
         if self._closed:
             raise RuntimeError(f"{self.path} is closed")
-        with self._read_engine.connect() as connection:
+        with self._begin(self._read_engine) as connection:
             return function(connection)
 
-    def check(self) -> None:
+    def check(self, look: Callable[[Connection], object] = lambda _: None) -> None:
         """Make the file and its folder where there are none. Raises DatabaseError if that fails, if
-        the file is not a database, cannot be written or lies on a network file system."""
+        the file is not a database, cannot be written or lies on a network file system, or if `look`
+        raises it. One that another program has locked passes: who uses it may wait for it."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if kind := network_file_system(self.path.parent):
@@ -93,21 +97,18 @@ class Database:
                     f"it lies on {kind}, a network file system, where SQLite's locks do not hold "
                     "between machines; DATABASE_URL must name a file on a local disk"
                 )
-            with self._read_engine.connect() as connection:
-                connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")
+            try:
+                self.read_here(lambda connection: connection.exec_driver_sql(READ_SCHEMA))
+                self.read_here(look)
+            except OperationalError as error:
+                if not is_locked(error):
+                    raise
             for path in (self.path.parent, self.path):
                 if not os.access(path, os.W_OK):
                     raise PermissionError(f"{path} is not writable")
-        except (OSError, SQLAlchemyError, sqlite3.Error) as error:
+        except (OSError, SQLAlchemyError, DatabaseError) as error:
             self.close()
             raise DatabaseError(f"{self.path}: {getattr(error, 'orig', error)}") from error
-
-    def exists(self) -> bool:
-        """False once the file that was opened is gone, even if another one is in its place."""
-        try:
-            return self._file in (None, _identity(self.path))
-        except OSError:
-            return False
 
     def close(self) -> None:
         """Close all connections. What is read or written from now on raises RuntimeError."""
@@ -118,13 +119,31 @@ class Database:
             engine.dispose()
 
     def _transact(self, function: Callable[[Connection], T], check: Check | None) -> T:
-        with self._write_engine.begin() as connection:
-            if not self.exists():  # or it would be written where nobody will ever read it
-                raise DatabaseError(f"{self.path} is gone: deleted or replaced while in use")
+        with self._begin(self._write_engine) as connection:
             if check is None:
                 return function(connection)
             with _checked(connection, check):
                 return function(connection)
+
+    @contextmanager
+    def _begin(self, engine: Engine) -> Iterator[Connection]:
+        """A transaction on the very files that were opened, and on no others."""
+        self._check_files()  # before SQLite touches what may belong to others by now
+        with engine.begin() as connection:
+            self._check_files()  # again: a writer may have waited for the lock
+            yield connection
+
+    def _check_files(self) -> None:
+        for path, identity in self._files.items():
+            if _identity(path) != identity:
+                raise DatabaseError(f"{path} is gone: deleted or replaced while in use")
+
+    def _remember_files(self, connection: sqlite3.Connection, _: Any) -> None:
+        """Remember what SQLite has open. Were one of these files another one, what is written would
+        be where nobody else reads it, and two processes would have the lock at the same time."""
+        connection.execute(READ_SCHEMA)  # that opens the log and the shared memory
+        paths = [Path(f"{self.path}{suffix}") for suffix in ("", "-wal", "-shm")]
+        self._files = {path: _identity(path) for path in paths}
 
     def _engine(self, set_up: SetUp) -> Engine:
         engine = create_engine(
@@ -136,12 +155,18 @@ class Database:
         event.listen(engine, "connect", set_up)
         return engine
 
-    def _remember_file(self, _: sqlite3.Connection, __: Any) -> None:
-        self._file = self._file or _identity(self.path)
+
+def is_locked(error: OperationalError) -> bool:
+    """True if another program has kept the database locked for longer than a statement waits."""
+    code: int = getattr(error.orig, "sqlite_errorcode", 0)
+    return code & 0xFF == sqlite3.SQLITE_BUSY  # the rest of it says more, such as why
 
 
-def _identity(path: Path) -> tuple[int, int]:
-    status = path.stat()
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
     return status.st_dev, status.st_ino
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
 
 from .clock import Clock
 from .database import Database
@@ -84,8 +85,10 @@ class Fence:
             self._began = self._clock.monotonic()  # now that it has the lock
             try:
                 result = function(connection)
-                self._check_budget()
                 self.check(connection)
+            except OperationalError:
+                self._check_budget()  # its word on a statement that was interrupted for it
+                raise
             finally:
                 self._began = None
             return result

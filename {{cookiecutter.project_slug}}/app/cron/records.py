@@ -1,6 +1,6 @@
 """What is kept of the jobs, as people see and steer it: due times, history, requests, pauses."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,14 +18,23 @@ T = TypeVar("T")
 
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
-JOBS = text("SELECT * FROM cron_job ORDER BY name")
-
-HISTORY = text("SELECT * FROM cron_run WHERE name = :name ORDER BY run_no")
-
-LAST_RUNS = text("""
-    SELECT run.* FROM cron_run AS run
-    JOIN cron_job AS job ON job.name = run.name AND job.run_no = run.run_no
+# One statement each: between two, a run could begin or end, and they would not go together.
+JOBS = text("""
+    SELECT job.*, run.due_at, run.started_at, run.finished_at, run.outcome,
+        run.owner AS run_owner, run.note, run.error
+    FROM cron_job AS job
+    LEFT JOIN cron_run AS run ON run.name = job.name AND run.run_no = job.run_no
+    ORDER BY job.name
 """)
+
+HISTORY = text("""
+    SELECT run.*, job.lease_until, job.lease_seconds
+    FROM cron_run AS run
+    LEFT JOIN cron_job AS job ON job.name = run.name AND job.run_no = run.run_no
+    WHERE run.name = :name ORDER BY run.run_no
+""")
+
+LEASE = text("SELECT lease_until, lease_seconds FROM cron_job WHERE name = :name")
 
 PROCESSES = text("SELECT * FROM cron_process ORDER BY started_at, owner")
 
@@ -71,7 +80,7 @@ class ProcessRecord:
 
 def is_held(row: Row[Any], now: datetime) -> bool:
     """Whether the lease in a job's row holds: the opposite of the condition in `claim.PICK`."""
-    if row.owner is None:
+    if row.lease_until is None:
         return False
     left = row.lease_until - to_microseconds(now)
     return bool(0 < left <= row.lease_seconds * 1_000_000)
@@ -89,88 +98,75 @@ class Records:
 
     async def jobs(self) -> list[JobRecord]:
         """All jobs that have a row, by name."""
-
-        def read(connection: Connection, now: datetime) -> list[JobRecord]:
-            jobs = {row.name: row for row in connection.execute(JOBS)}
-            last = {
-                row.name: _run(row, held=is_held(jobs[row.name], now))
-                for row in connection.execute(LAST_RUNS)
-            }
-            return [_job(row, last.get(name), now) for name, row in jobs.items()]
-
-        return await self._read(read)
+        return await self._read(JOBS, lambda rows, now: [_job(row, now) for row in rows])
 
     async def history(self, name: str) -> list[Run]:
         """The remembered runs of the job, the oldest first."""
 
-        def read(connection: Connection, now: datetime) -> list[Run]:
-            jobs = [row for row in connection.execute(JOBS) if row.name == name]
-            under_way = {job.run_no for job in jobs if is_held(job, now)}
-            rows = connection.execute(HISTORY, {"name": name})
-            return [_run(row, held=row.run_no in under_way) for row in rows]
+        def read(rows: Sequence[Row[Any]], now: datetime) -> list[Run]:
+            return [_run(row, row.owner, now) for row in rows]
 
-        return await self._read(read)
+        return await self._read(HISTORY, read, name=name)
 
     async def processes(self) -> list[ProcessRecord]:
         """The processes of the last seven days, in the order in which they started."""
-        rows = await self._read(lambda connection, _: connection.execute(PROCESSES).all())
-        return [
-            ProcessRecord(
-                row.owner,
-                to_moment(row.started_at),
-                to_moment(row.seen_at),
-                _or_none(row.stopped_at),
-                _or_none(row.absent_from),
-                _or_none(row.absent_until),
-            )
-            for row in rows
-        ]
+        return await self._read(PROCESSES, lambda rows, _: [_process(row) for row in rows])
 
     async def request(self, name: str) -> bool:
         """Make the job due now, even if it is paused. While it runs: once more, after its end."""
-        return await self._change(REQUEST, name)
+        return await self._change(REQUEST, name=name)
 
     async def pause(self, name: str) -> bool:
         """Let no run begin until `resume`, but for a request."""
-        return await self._change(PAUSE, name, paused=True)
+        return await self._change(PAUSE, name=name, paused=True)
 
     async def resume(self, name: str) -> bool:
         """Let runs begin again. One that is overdue begins soon."""
-        return await self._change(PAUSE, name, paused=False)
+        return await self._change(PAUSE, name=name, paused=False)
 
     async def forget(self, name: str) -> bool:
         """Delete the job's row and history: where code has it, it is new. False while it runs."""
 
         def forget(connection: Connection, now: datetime) -> bool:
-            for row in connection.execute(JOBS):
-                if row.name == name and not is_held(row, now):
-                    connection.execute(FORGET, {"name": name})
-                    connection.execute(FORGET_RUNS, {"name": name})
-                    return True
-            return False
+            lease = connection.execute(LEASE, {"name": name}).one_or_none()
+            if lease is None or is_held(lease, now):
+                return False
+            connection.execute(FORGET, {"name": name})
+            connection.execute(FORGET_RUNS, {"name": name})
+            return True
 
         return await self._write(forget)
 
-    async def _change(self, statement: TextClause, name: str, **values: object) -> bool:
+    async def _change(self, statement: TextClause, **values: object) -> bool:
         def change(connection: Connection, now: datetime) -> bool:
-            parameters = {"name": name, "now": to_microseconds(now), **values}
-            return connection.execute(statement, parameters).rowcount > 0
+            values["now"] = to_microseconds(now)
+            return connection.execute(statement, values).rowcount > 0
 
         return await self._write(change)
 
-    async def _read(self, function: Callable[[Connection, datetime], T]) -> T:
-        with _unavailable():
-            return await self._database.read(lambda it: function(it, self._clock.now()))
+    async def _read(
+        self,
+        statement: TextClause,
+        function: Callable[[Sequence[Row[Any]], datetime], T],
+        **values: object,
+    ) -> T:
+        def read(connection: Connection) -> T:
+            rows = connection.execute(statement, values).all()
+            # Now, not before: what was renewed meanwhile would hold for longer than can be true.
+            return function(rows, self._clock.now())
+
+        with unavailable():
+            return await self._database.read(read)
 
     async def _write(self, function: Callable[[Connection, datetime], T]) -> T:
-        with _unavailable():
+        with unavailable():
             return await self._database.write(
                 lambda it: function(it, self._clock.now()), urgent=True
             )
 
 
 @contextmanager
-def _unavailable() -> Iterator[None]:
+def unavailable() -> Iterator[None]:
     """Tell a database that is away, full, locked or broken from a mistake in what it was asked."""
     try:
         yield
@@ -180,7 +176,8 @@ def _unavailable() -> Iterator[None]:
         raise StoreUnavailable(str(getattr(error, "orig", error))) from error
 
 
-def _job(row: Row[Any], last_run: Run | None, now: datetime) -> JobRecord:
+def _job(row: Row[Any], now: datetime) -> JobRecord:
+    last_run = None if row.started_at is None else _run(row, row.run_owner, now)
     counts = {outcome: getattr(row, f"{outcome}_count") for outcome in OUTCOMES}
     return JobRecord(
         row.name,
@@ -195,17 +192,28 @@ def _job(row: Row[Any], last_run: Run | None, now: datetime) -> JobRecord:
     )
 
 
-def _run(row: Row[Any], *, held: bool) -> Run:
+def _run(row: Row[Any], owner: str, now: datetime) -> Run:
     return Run(
         row.run_no,
         to_moment(row.due_at),
         to_moment(row.started_at),
         _or_none(row.finished_at),
         # Nobody is left to say how such a run ended, until the next one begins.
-        "abandoned" if row.outcome is None and not held else row.outcome,
-        row.owner,
+        "abandoned" if row.outcome is None and not is_held(row, now) else row.outcome,
+        owner,
         row.note,
         row.error,
+    )
+
+
+def _process(row: Row[Any]) -> ProcessRecord:
+    return ProcessRecord(
+        row.owner,
+        to_moment(row.started_at),
+        to_moment(row.seen_at),
+        _or_none(row.stopped_at),
+        _or_none(row.absent_from),
+        _or_none(row.absent_until),
     )
 
 

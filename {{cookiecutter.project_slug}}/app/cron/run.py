@@ -114,6 +114,7 @@ class JobRun:
             error = self.task.exception()
         note = self.task.result() if error is None else None
         if self.lost is not None:
+            self.lost.__cause__ = None if self.task.cancelled() else error
             return "error", note, self.lost
         if self.late():
             timeout = TimeoutError(f"longer than {self._allowed()}")

@@ -13,14 +13,18 @@ from .clock import Clock, RandomSource
 from .fence import Fence
 from .inject import Injected
 from .run import JobRun
+from .schedule import in_words
 from .store import Claimed, Finish
 from .threads import DaemonThreads
 
 log = logging.getLogger(__name__)
 
+# A body begins this soon after its claim or not at all: later, the claim may be worth nothing.
+START_SLACK_SECONDS = 1.0
+
 
 class Running:
-    """Starts claimed runs, at most one of a job at a time, and tells when they have ended."""
+    """Starts claimed runs, at most one of a job at a time, and tells how they have ended."""
 
     def __init__(
         self,
@@ -40,6 +44,7 @@ class Running:
         self._threads = DaemonThreads(threads, "cron-job")
         self._ended = ended
         self._runs: dict[str, JobRun] = {}
+        self._reserved: set[str] = set()
         self._waiting: set[str] = set()
         self._warned: WeakSet[JobRun] = WeakSet()
 
@@ -52,19 +57,30 @@ class Running:
         """The runs under way of these jobs."""
         return [self._runs[name] for name in names if name in self._runs]
 
-    def free_threads(self) -> int:
-        """How many `def` jobs could start now."""
-        return self._thread_limit - sum(run.job.threaded for run in self._runs.values())
+    def reserve(self, name: str) -> bool:
+        """Whether the job can begin: it is not running and, if it needs a thread, there is one. It
+        is kept for the job until `release`: another driver may look for one meanwhile."""
+        if name in self._runs or name in self._reserved:
+            return False
+        if self._jobs[name].job.threaded and self._free_threads() == 0:
+            if name not in self._waiting:  # it is told once for each wait
+                self._waiting.add(name)
+                log.warning("cron: %s is due but all threads are busy (CRON_THREADS)", name)
+            return False
+        self._reserved.add(name)
+        return True
 
-    def warn_of_wait(self, name: str) -> None:
-        """Say in the log that the job waits for a thread, once for each wait."""
-        if name not in self._waiting:
-            self._waiting.add(name)
-            log.warning("cron: %s is due but all threads are busy (CRON_THREADS)", name)
+    def release(self, names: Iterable[str]) -> None:
+        """What has not begun by now needs no thread."""
+        self._reserved.difference_update(names)
 
     def begin(self, claimed: Claimed, fence: Fence | None, trusted_until: float) -> None:
-        """Start a run. When it is over, `ended` is called with how it ended."""
+        """Start a run, if it is not too late for it. When it is over, `ended` is called with how it
+        ended."""
         self._waiting.discard(claimed.name)
+        if reason := self._too_late(claimed, trusted_until):
+            self._ended(_missed(claimed, reason))
+            return
         run = JobRun(
             self._jobs[claimed.name],
             claimed,
@@ -113,6 +129,33 @@ class Running:
             asyncio.tasks._unregister_task(run.task)
         self._threads.shutdown()
 
+    def _free_threads(self) -> int:
+        taken = sum(run.job.threaded for run in self._runs.values())
+        reserved = sum(self._jobs[name].job.threaded for name in self._reserved)
+        return self._thread_limit - taken - reserved
+
+    def _too_late(self, claimed: Claimed, trusted_until: float) -> str | None:
+        now, late = self._clock.monotonic(), claimed.started_at - claimed.due_at
+        max_late = self._jobs[claimed.name].job.max_late
+        if now - claimed.claimed_at > START_SLACK_SECONDS or now >= trusted_until:
+            return "claim answered late"
+        if max_late is not None and not claimed.requested and late > max_late:
+            return f"{in_words(late)} late, and max_late is {in_words(max_late)}"
+        return None
+
     def _end(self, run: JobRun, _: asyncio.Task[Any]) -> None:
         del self._runs[run.job.name]
         self._ended(run.finish())
+
+
+def _missed(claimed: Claimed, reason: str) -> Finish:
+    """The end of a run that has not begun. The next one stays due as its claim has set it."""
+    return Finish(
+        claimed.name,
+        claimed.run_no,
+        "missed",
+        note="",
+        error=reason,
+        failures=claimed.failures,
+        next_run_at=lambda _, due: due,
+    )

@@ -72,8 +72,12 @@ class Scheduler:
         self._stopper: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        for driver in self._drivers:
-            await driver.start()
+        try:
+            for driver in self._drivers:
+                await driver.start()
+        except BaseException:  # cancelled, perhaps: what has begun must not go on
+            await self.stop()
+            raise
         return self
 
     async def __aexit__(
@@ -97,12 +101,15 @@ class Scheduler:
         """Since when the database is away, and why. None while it is there."""
         return next(filter(None, (str(driver.outage) for driver in self._drivers)), None)
 
-    async def run(self, name: str, *, forced: bool = True) -> Finish | None:
+    async def run(
+        self, name: str, *, forced: bool = True, run_no: int | None = None
+    ) -> Finish | None:
         """Claim the job and run it here, and wait until its end is recorded.
 
-        None: it is running elsewhere or, unless `forced`, not due. Raises StoreUnavailable.
+        None: it is running elsewhere or, unless `forced`, not due; or `run_no`, if given, is not
+        its last run any more. Raises StoreUnavailable.
         """
-        return await self._driver_of[name].run(name, forced=forced)
+        return await self._driver_of[name].run(name, forced=forced, run_no=run_no)
 
     async def stop(self) -> None:
         """End all runs, as `Scheduler` says. A cancel meanwhile is raised when that is done."""

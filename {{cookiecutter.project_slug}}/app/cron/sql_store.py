@@ -118,13 +118,13 @@ class SqlStore(Records):
     async def look(self, names: Iterable[str]) -> list[Look]:
         jobs = [self._jobs[name] for name in names]
 
-        def look(connection: Connection, now: datetime) -> list[Look] | None:
-            rows = _rows(connection, jobs)
+        def look(found: Sequence[Row[Any]], now: datetime) -> list[Look] | None:
+            rows = {row.name: row for row in found}
             if any(_right_due(rows.get(job.name), job, now) for job in jobs):
                 return None
             return [_look(rows[job.name], now) for job in jobs]
 
-        looks = await self._read(look)
+        looks = await self._read(LOOK, look, batch=_names_of(jobs))
         return await self.register(jobs) if looks is None else looks
 
     async def claim(self, claims: Sequence[Claim]) -> list[Claimed]:
@@ -186,7 +186,7 @@ class SqlStore(Records):
         await self._write(check_in)
 
     async def check_out(self) -> None:
-        await self._change(CHECK_OUT, "", owner=self._owner)
+        await self._change(CHECK_OUT, owner=self._owner)
 
     def fence(self, claimed: Claimed) -> Fence:
         return Fence(
@@ -216,8 +216,7 @@ class SqlStore(Records):
 
 
 def _rows(connection: Connection, jobs: Iterable[Registration]) -> dict[str, Row[Any]]:
-    batch = _json({"name": job.name} for job in jobs)
-    return {row.name: row for row in connection.execute(LOOK, {"batch": batch})}
+    return {row.name: row for row in connection.execute(LOOK, {"batch": _names_of(jobs)})}
 
 
 def _right_due(row: Row[Any] | None, job: Registration, now: datetime) -> datetime | None:
@@ -239,6 +238,10 @@ def _look(row: Row[Any], now: datetime) -> Look:
         paused=bool(row.paused) and not requested,
         prompt=requested or row.outcome == "interrupted",
     )
+
+
+def _names_of(jobs: Iterable[Registration]) -> str:
+    return _json({"name": job.name} for job in jobs)
 
 
 def _json(rows: Iterable[dict[str, object]]) -> str:

@@ -1,20 +1,13 @@
 """Forget the sessions whose time is over."""
 
-from functools import partial
-
 from app.cron import JobContext, every, job
+from app.cron.cleanup import delete_in_chunks
 from app.db import DatabaseDep
-from app.sessions import delete_expired
-
-# A transaction for so many: other writers wait for a few milliseconds, not for a big delete.
-BATCH = 500
+from app.sessions import sessions
 
 
 @job(every(minutes=5))
 async def expire_sessions(ctx: JobContext, db: DatabaseDep) -> str:
     """Delete the sessions whose time is over."""
-    now, count, deleted = ctx.clock.now(), 0, BATCH
-    while deleted == BATCH and not ctx.stopping:
-        deleted = await db.write(partial(delete_expired, now=now, limit=BATCH))
-        count += deleted
+    count = await delete_in_chunks(ctx, db, sessions, sessions.c.expires_at <= ctx.clock.now())
     return f"deleted {count}"

@@ -5,6 +5,7 @@ from fastapi.requests import HTTPConnection
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.cron.database import DatabaseError
 from app.cron.scheduler import Scheduler
 from app.db import DatabaseDep
 from app.sessions import sessions
@@ -25,16 +26,12 @@ async def live(connection: HTTPConnection, response: Response) -> dict[str, str]
 @router.get("/ready")
 async def ready(db: DatabaseDep, response: Response) -> dict[str, str]:
     """503 when requests should go elsewhere: the database or its schema is not there."""
-    problem = None if db.exists() else f"{db.path} is gone"
-    if problem is None:
-        try:
-            await db.read(_query_sessions)
-        except SQLAlchemyError as error:
-            problem = str(getattr(error, "orig", error))
-    if problem is None:
-        return {"status": "ok", "database": "ok"}
-    response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
-    return {"status": "failed", "database": problem}
+    try:
+        await db.read(_query_sessions)
+    except (SQLAlchemyError, DatabaseError) as error:
+        response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+        return {"status": "failed", "database": str(getattr(error, "orig", error))}
+    return {"status": "ok", "database": "ok"}
 
 
 def _query_sessions(connection: Connection) -> None:

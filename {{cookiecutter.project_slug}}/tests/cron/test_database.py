@@ -3,18 +3,20 @@
 import asyncio
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection, event, inspect
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from app.cron.database import READERS, Database, DatabaseError
+from app.cron.database import READERS, Database, DatabaseError, is_locked
 
 # After so much real time something is stuck, and the test fails.
 REAL_SECONDS_MAX = 30.0
@@ -189,6 +191,119 @@ async def test_a_commit_does_not_wait_for_the_disk(
 ) -> None:
     """A write-ahead log loses the last commits when the power fails, but is never corrupt."""
     assert await database.write(pragma(setting)) == value
+
+
+async def test_an_urgent_write_does_not_wait_in_line(database: Database) -> None:
+    """It goes before all that has not begun."""
+    gate, order = threading.Event(), list[str]()
+
+    def note(name: str, *, urgent: bool = False) -> Awaitable[None]:
+        return database.write(lambda _: order.append(name), urgent=urgent)
+
+    first = asyncio.create_task(database.write(lambda _: gate.wait(REAL_SECONDS_MAX)))
+    await asyncio.sleep(0)
+    others = asyncio.gather(note("one"), note("two"), note("urgent", urgent=True))
+    await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(first, others)
+    assert order == ["urgent", "one", "two"]
+
+
+# Writing under a check
+
+
+class Over(Exception):
+    """What a check raises."""
+
+
+COUNT = """
+    WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < ?)
+    SELECT count(*) FROM number
+"""
+
+
+def count_to(number: int) -> Callable[[Connection], object]:
+    """A statement that takes the longer the larger the number is."""
+    return lambda connection: connection.exec_driver_sql(COUNT, (number,))
+
+
+# It ends only after a long time by itself.
+endless = count_to(200_000_000)
+
+
+def over_after(calls: int) -> Callable[[], None]:
+    """A check that raises when it has been called so often."""
+    left = iter(range(calls))
+
+    def check() -> None:
+        if next(left, None) is None:
+            raise Over
+
+    return check
+
+
+async def test_a_check_is_called_before_each_statement(database: Database) -> None:
+    """Of those of its write, and of no others."""
+    calls: list[int] = []
+    await database.write(increment, check=lambda: calls.append(1))
+    assert len(calls) == 2  # it reads, then writes
+    await database.write(increment)
+    assert len(calls) == 2
+
+
+async def test_a_check_ends_a_write_before_a_statement(database: Database) -> None:
+    """The statement is not made, those before it are undone, and its error is the write's."""
+    made: list[str] = []
+
+    def write(connection: Connection) -> None:
+        set_count(connection, 1)
+        made.append("first")
+        set_count(connection, 2)
+        made.append("second")
+
+    with pytest.raises(Over):
+        await database.write(write, check=over_after(1))
+    assert made == ["first"]
+    assert await database.read(read_count) == 0
+
+
+async def test_a_check_ends_a_write_during_a_statement(database: Database) -> None:
+    """However long it would take; what was written before is undone, and its error is the write's.
+
+    The check passes before each of the two statements: then it is called while the second one runs.
+    """
+
+    def write(connection: Connection) -> None:
+        set_count(connection, 1)
+        endless(connection)
+
+    with pytest.raises(Over):
+        await database.write(write, check=over_after(2))
+    assert await database.read(read_count) == 0
+
+
+def test_a_check_ends_the_write_of_a_def_job(database: Database) -> None:
+    """Just so."""
+    with pytest.raises(Over):
+        database.write_here(endless, check=over_after(1))
+
+
+async def test_after_a_write_that_was_ended_others_succeed(database: Database) -> None:
+    """No check is left behind that would end them."""
+    with pytest.raises(Over):
+        await database.write(endless, check=over_after(1))
+    await database.write(count_to(200_000))
+    await database.write(increment)
+    assert await database.read(read_count) == 1
+
+
+async def test_an_error_of_a_statement_is_not_the_checks(database: Database) -> None:
+    """Where the check has nothing to say, what SQLite says counts."""
+    with pytest.raises(OperationalError, match="no such table"):
+        await database.write(
+            lambda connection: connection.exec_driver_sql("DELETE FROM parents"),
+            check=over_after(10),
+        )
 
 
 # Reading
@@ -399,11 +514,203 @@ def test_a_database_that_fails_its_check_is_closed(path: Path) -> None:
         database.read_here(read_count)
 
 
-def test_a_file_that_is_gone_does_not_exist(database: Database, path: Path) -> None:
+def test_a_check_looks_further(path: Path) -> None:
+    """What its `look` finds wrong is told as what is wrong with the file, and it is closed."""
+
+    def look(connection: Connection) -> None:
+        assert connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar_one() == 0
+        raise DatabaseError("the tables are too new")
+
+    database = Database(path)
+    with pytest.raises(DatabaseError) as error:
+        database.check(look)
+    assert str(error.value) == f"{path}: the tables are too new"
+    with pytest.raises(RuntimeError, match="is closed"):
+        database.read_here(read_count)
+
+
+# A file that another program keeps
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A statement does not wait for long."""
+    monkeypatch.setattr("app.cron.database.BUSY_SECONDS", 0.05)
+
+
+@contextmanager
+def locked(path: Path, how: str) -> Iterator[None]:
+    """In the block, another program has the database to itself."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute(f"BEGIN {how}")
+        yield
+
+
+@pytest.mark.parametrize("how", ["IMMEDIATE", "EXCLUSIVE"])
+def test_a_check_does_not_refuse_what_is_locked(impatient: None, path: Path, how: str) -> None:
+    """A new file, which is not in WAL mode yet, so that nobody can even read it."""
+    with closing(Database(path)) as database:
+        with locked(path, how):
+            database.check(read_count if how == "EXCLUSIVE" else lambda _: None)
+        database.write_here(create)
+        assert database.read_here(read_count) == 0
+
+
+@pytest.mark.parametrize("how", ["IMMEDIATE", "EXCLUSIVE"])
+def test_a_first_write_tells_that_it_is_locked(impatient: None, path: Path, how: str) -> None:
+    """From any other trouble: who writes may try again, and succeeds when it is free."""
+    with closing(Database(path)) as database:
+        with locked(path, how), pytest.raises(OperationalError) as error:
+            database.write_here(create)
+        assert is_locked(error.value)
+        database.write_here(create)
+
+
+def test_a_write_tells_that_it_is_locked(impatient: None, path: Path) -> None:
+    """Just so, in a database that is in use."""
+    with closing(Database(path)) as database:
+        database.write_here(create)
+        with locked(path, "IMMEDIATE"), pytest.raises(OperationalError) as error:
+            database.write_here(increment)
+        assert is_locked(error.value)
+        database.write_here(increment)
+        assert database.read_here(read_count) == 1
+
+
+def test_other_trouble_is_not_a_lock(database: Database) -> None:
+    """Waiting would not help."""
+    with pytest.raises(OperationalError) as error:
+        database.write_here(lambda connection: connection.exec_driver_sql("nonsense"))
+    assert not is_locked(error.value)
+
+
+def test_a_database_that_recovers_is_locked() -> None:
+    """SQLite has several codes for it, which all say BUSY in their last byte."""
+    reason = sqlite3.OperationalError("database is locked")
+    reason.sqlite_errorcode = sqlite3.SQLITE_BUSY_RECOVERY
+    assert is_locked(OperationalError("BEGIN", None, reason))
+
+
+# A file that is gone
+
+SUFFIXES = ["", "-wal", "-shm"]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_is_gone_cannot_be_written(database: Database, path: Path, suffix: str) -> None:
+    """The file, its log or the memory beside it: else it would be written where nobody reads it."""
+    gone = Path(f"{path}{suffix}")
+    gone.unlink()
+    with pytest.raises(DatabaseError) as error:
+        database.write_here(increment)
+    assert str(error.value) == f"{gone} is gone: deleted or replaced while in use"
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_is_gone_cannot_be_read(database: Database, path: Path, suffix: str) -> None:
     """Though its open connections would go on."""
-    assert database.exists()
-    path.unlink()
-    assert not database.exists()
+    Path(f"{path}{suffix}").unlink()
+    with pytest.raises(DatabaseError, match="is gone"):
+        database.read_here(read_count)
+
+
+def test_what_is_gone_is_not_made_anew(database: Database, path: Path) -> None:
+    """Neither by a write nor by a read."""
+    for suffix in SUFFIXES:
+        Path(f"{path}{suffix}").unlink()
+    for use in (database.write_here, database.read_here):
+        with pytest.raises(DatabaseError, match="is gone"):
+            use(read_count)
+    assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_was_replaced_is_gone(database: Database, path: Path, suffix: str) -> None:
+    """What is there now is left as it is."""
+    replaced = Path(f"{path}{suffix}")
+    replaced.rename(f"{replaced}.old")
+    replaced.write_bytes(b"another one")
+    for use in (database.write_here, database.read_here):
+        with pytest.raises(DatabaseError, match="is gone"):
+            use(read_count)
+    assert replaced.read_bytes() == b"another one"
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_comes_back_is_used_again(database: Database, path: Path, suffix: str) -> None:
+    """Moved away and back: nothing is lost, and it is written as before."""
+    moved = Path(f"{path}{suffix}")
+    database.write_here(increment)
+    moved.rename(f"{moved}.away")
+    with pytest.raises(DatabaseError, match="is gone"):
+        database.write_here(increment)
+    Path(f"{moved}.away").rename(moved)
+    database.write_here(increment)
+    assert database.read_here(read_count) == 2
+
+
+def test_a_write_that_waited_is_not_made_in_a_file_that_is_gone(
+    database: Database, path: Path
+) -> None:
+    """The file goes between the first look at it and the lock."""
+
+    def lose(_: Connection) -> None:
+        path.unlink(missing_ok=True)
+
+    event.listen(database._write_engine, "begin", lose, insert=True)
+    with pytest.raises(DatabaseError, match="is gone"):
+        database.write_here(lambda _: pytest.fail("it was made"))
+
+
+# Another process, which is in a write until it is told to end. (In the same process, SQLite would
+# notice.)
+WRITER = """
+import sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute("BEGIN IMMEDIATE")
+print("locked", flush=True)
+sys.stdin.readline()
+database.execute("COMMIT")
+"""
+
+
+def test_two_never_write_at_once_where_the_log_was_deleted(database: Database, path: Path) -> None:
+    """For SQLite both have the lock: one has the old log and memory, the other makes new ones."""
+    Path(f"{path}-wal").unlink()
+    Path(f"{path}-shm").unlink()
+    with subprocess.Popen(  # noqa: S603 -- our own command
+        [sys.executable, "-c", WRITER, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"locked\n"
+        with pytest.raises(DatabaseError, match="is gone"):
+            database.write_here(lambda _: pytest.fail("both write"))
+        other.stdin.close()
+    assert other.returncode == 0
+
+
+def test_what_is_gone_leaves_its_successor_alone(database: Database, path: Path) -> None:
+    """Closed at last, it does not delete the log of the database that has taken its place."""
+    for suffix in SUFFIXES:
+        Path(f"{path}{suffix}").unlink()
+    with closing(Database(path)) as successor:
+        successor.write_here(create)
+        with pytest.raises(DatabaseError, match="is gone"):
+            database.write_here(increment)
+        database.close()
+        successor.write_here(increment)
+        with closing(sqlite3.connect(path)) as other:
+            assert other.execute("SELECT count FROM counts").fetchone() == (1,)
+
+
+def test_what_was_written_is_not_lost_with_the_log(database: Database, path: Path) -> None:
+    """The log, though it has no name any more, is put into the file when that is closed."""
+    database.write_here(increment)
+    Path(f"{path}-wal").unlink()
+    database.close()
+    with closing(Database(path)) as again:
+        assert again.read_here(read_count) == 1
 
 
 # The end

@@ -115,6 +115,19 @@ def test_declaring_never_fails(function: Callable[..., Any]) -> None:
     assert job(wrong, name="no name", timeout=timedelta(-1))(function) is function
 
 
+@pytest.mark.parametrize("max_late", [timedelta(seconds=1), timedelta(days=9), None])
+def test_a_job_can_say_how_late_is_too_late(max_late: timedelta | None) -> None:
+    """None, as for one that says nothing, is never: better late than never."""
+    assert declared(job(FIVE_MINUTES, max_late=max_late)(tick)).max_late == max_late
+    assert declared(job(FIVE_MINUTES)(tick)).max_late is None
+
+
+def test_a_job_can_be_for_each_process() -> None:
+    """Without a word, it is for one of them all."""
+    assert declared(job(FIVE_MINUTES, each_process=True)(tick)).each_process is True
+    assert declared(job(FIVE_MINUTES)(tick)).each_process is False
+
+
 # What an app's jobs must be
 
 
@@ -205,6 +218,15 @@ def test_a_timeout_that_is_none_is_refused(timeout: Any) -> None:
     """The message shows it, and what is right."""
     message = f"job 'tick': timeout={timeout!r} must be a positive timedelta, or None for never"
     assert refusal(job(FIVE_MINUTES, timeout=timeout)(tick)) == message
+
+
+@pytest.mark.parametrize("max_late", [timedelta(0), timedelta(seconds=-1), 0, 30, "30", True])
+def test_a_lateness_that_is_none_is_refused(max_late: Any) -> None:
+    """The message shows it, and what is right."""
+    assert refusal(job(FIVE_MINUTES, max_late=max_late)(tick)) == (
+        f"job 'tick': max_late={max_late!r} must be a positive timedelta, "
+        "or None: better late than never"
+    )
 
 
 def test_one_wrong_job_is_enough() -> None:
@@ -333,3 +355,15 @@ def test_a_run_that_is_told_to_stop_has_seen_it(context: JobContext) -> None:
     context.request_stop()
     assert context.stopping
     assert context.stop_seen is True
+
+
+@pytest.mark.parametrize(
+    ("call", "instead"), [("write", "db.write(function)"), ("fence", "commit without it")]
+)
+def test_a_run_that_is_kept_in_memory_has_no_fence(
+    context: JobContext, call: str, instead: str
+) -> None:
+    """It has no rival either: it is told what to do instead."""
+    with pytest.raises(RuntimeError, match="kept in memory") as error:
+        getattr(context, call)(None)
+    assert str(error.value).endswith(instead)

@@ -1,13 +1,18 @@
 """One run of a job: what it is given, how it can fail, and when the next one is due."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from datetime import timedelta
+from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 from fastapi import Depends, FastAPI
+from sqlalchemy import Connection, text
 from starlette.datastructures import State
 
 from app.cron import JobContext, crontab, every, job
@@ -17,9 +22,10 @@ from app.cron.memory_store import MemoryStore
 from app.cron.run import JobRun
 from app.cron.store import Claimed, Run
 from app.cron.threads import DaemonThreads
-from support import FakeClock, cron_app, fixed, running
+from support import FakeClock, cron_app, fixed, replica, running
 
 Log = pytest.LogCaptureFixture
+Function = Callable[..., Any]
 AT_ONCE = every(minutes=5, jitter=0)
 TIMEOUT = timedelta(seconds=60)
 
@@ -457,3 +463,59 @@ async def test_a_dependency_is_torn_down_when_the_run_is_cancelled(clock: FakeCl
 
     await runs_of(subject, clock, seconds=0)
     assert ends == ["torn down"]
+
+
+# Writing, where other processes may run the job
+
+
+def jobs_that_write(note: Any) -> dict[str, Function]:
+    """An `async def` and a `def` job that write their number, after `note()`."""
+
+    def write(connection: Connection, run_no: int) -> int:
+        connection.execute(text("CREATE TABLE written (run_no INTEGER)"))
+        connection.execute(text("INSERT INTO written VALUES (:run_no)"), {"run_no": run_no})
+        return run_no
+
+    @job(AT_ONCE, name="subject")
+    async def on_loop(ctx: JobContext) -> str:
+        note()
+        return f"wrote {await ctx.write(partial(write, run_no=ctx.run_no))}"
+
+    @job(AT_ONCE, name="subject")
+    def in_thread(ctx: JobContext) -> str:
+        note()
+        return f"wrote {ctx.write(partial(write, run_no=ctx.run_no))}"
+
+    return {"async def": on_loop, "def": in_thread}
+
+
+def execute(path: Path, statement: str) -> list[Any]:
+    """Ask the database, or change it, behind the back of all processes."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        return database.execute(statement).fetchall()
+
+
+@pytest.mark.parametrize("kind", ["async def", "def"])
+async def test_a_run_writes_and_has_what_the_function_returns(
+    clock: FakeClock, tmp_path: Path, kind: str
+) -> None:
+    """`ctx.write` is awaited in `async def`, and called in `def`."""
+    subject = jobs_that_write(lambda: None)[kind]
+    async with replica(clock, tmp_path, subject) as one:
+        [run] = await one.store.history("subject")
+        assert (run.outcome, run.note) == ("ok", "wrote 1")
+        assert execute(tmp_path / "app.db", "SELECT * FROM written") == [(1,)]
+
+
+@pytest.mark.parametrize("kind", ["async def", "def"])
+@pytest.mark.parametrize("taken", ["owner = 'another'", "run_no = 7", "owner = NULL"])
+async def test_a_run_that_is_not_the_last_any_more_writes_nothing(
+    clock: FakeClock, tmp_path: Path, caplog: Log, kind: str, taken: str
+) -> None:
+    """It is an error, which it is told as LeaseLost."""
+    path = tmp_path / "app.db"
+    subject = jobs_that_write(lambda: execute(path, f"UPDATE cron_job SET {taken}"))[kind]  # noqa: S608
+    async with replica(clock, tmp_path, subject):
+        assert execute(path, "SELECT name FROM sqlite_master WHERE name = 'written'") == []
+        error = "error: subject run 1 is not the last any more; nothing is written"
+        assert f"subject run 1: {error}" in caplog.text

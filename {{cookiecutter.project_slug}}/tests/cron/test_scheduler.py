@@ -1,8 +1,10 @@
-"""The scheduler: what it claims when, what it tells, and what it survives."""
+"""The scheduler: what its drivers share, what it runs on demand, what it tells, and how it ends."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -11,112 +13,33 @@ from fastapi import FastAPI
 from app.cron import JobContext, crontab, every, job
 from app.cron.inject import prepare
 from app.cron.memory_store import MemoryStore
+from app.cron.schedule import Every, Schedule
 from app.cron.scheduler import Scheduler
-from app.cron.store import Claim, Claimed, Finish, Look, StoreUnavailable
-from support import FakeClock, cron_app, fixed, running
+from app.cron.store import Look, StoreUnavailable
+from support import OPERATIONS, FakeClock, Replica, cron_app, fixed, replica, running
 
 Log = pytest.LogCaptureFixture
+Function = Callable[..., Any]
 AT_ONCE = every(minutes=5, jitter=0)
 
 
-# When jobs start
+def tick(
+    starts: list[float], schedule: Schedule = AT_ONCE, seconds: float = 0, **options: Any
+) -> Function:
+    """A job that takes so long, and notes when it begins."""
 
-
-@pytest.mark.parametrize(("draw", "seconds"), [(0, 0), (0.5, 5), (1, 10)])
-async def test_with_jitter_the_first_run_waits_a_little(
-    clock: FakeClock, draw: float, seconds: float
-) -> None:
-    """Up to 10 seconds, so that replicas that start together do not work all at once."""
-    starts = list[float]()
-
-    @job(every(minutes=5))
-    async def tick(ctx: JobContext) -> None:
+    @job(schedule, **{"name": "tick", "timeout": None, **options})
+    async def body(ctx: JobContext) -> str:
         starts.append(ctx.clock.monotonic())
+        await ctx.clock.sleep(seconds)
+        return "done"
 
-    async with running(cron_app(tick, clock=clock, random=fixed(draw)), clock):
-        await clock.advance(seconds=10)
-    assert starts == [seconds]
-
-
-async def test_a_crontab_waits_for_its_first_fire(clock: FakeClock) -> None:
-    """It does not run at the start, and then at its times."""
-    starts = list[str]()
-
-    @job(crontab("0 3 * * *", tz="Europe/Madrid"))
-    async def nightly(ctx: JobContext) -> None:
-        starts.append(f"{ctx.clock.now():%d %H:%M}")
-
-    async with running(cron_app(nightly, clock=clock), clock):
-        await clock.advance(days=3)
-    assert starts == ["01 02:00", "02 02:00", "03 02:00"]
+    return body
 
 
-@pytest.mark.parametrize("hours", [1, -1])
-async def test_a_crontab_follows_a_stepped_wall_clock(clock: FakeClock, hours: int) -> None:
-    """It is about times of day: it starts when the wall says 02:00, at most a look of 15 s late."""
-    starts = list[float]()
-
-    @job(crontab("0 2 * * *"))
-    async def nightly(ctx: JobContext) -> None:
-        starts.append(ctx.clock.monotonic())
-
-    async with running(cron_app(nightly, clock=clock), clock):
-        await clock.advance(seconds=1)
-        clock.step(hours=hours)
-        await clock.advance(hours=5)
-    assert len(starts) == 1
-    assert 7_200 - hours * 3_600 <= starts[0] <= 7_200 - hours * 3_600 + 15
-
-
-async def test_a_crontab_whose_time_was_skipped_runs_once(clock: FakeClock) -> None:
-    """A wall clock set forwards over several fires makes one run, within a look of 15 s."""
-    starts = list[float]()
-
-    @job(crontab("0 * * * *"))
-    async def hourly(ctx: JobContext) -> None:
-        starts.append(ctx.clock.monotonic())
-
-    async with running(cron_app(hourly, clock=clock), clock):
-        await clock.advance(seconds=60)
-        clock.step(hours=5)
-        await clock.advance(minutes=30)
-    assert len(starts) == 1
-    assert 60 <= starts[0] <= 75
-
-
-async def test_jobs_that_fall_due_soon_after_another_are_claimed_together(clock: FakeClock) -> None:
-    """Within 50 ms they share a transaction. None runs early."""
-    store = Watched(clock)
-
-    @job(every(seconds=60, jitter=0))
-    async def one(ctx: JobContext) -> None:
-        """Due each minute."""
-
-    @job(crontab("* * * * *"), name="two")
-    async def two(ctx: JobContext) -> None:
-        """Due each minute, 40 ms later."""
-
-    clock.step(milliseconds=-40)
-    app = cron_app(one, two, clock=clock, store=store, coalesce=timedelta(milliseconds=50))
-    async with running(app, clock):
-        await clock.advance(milliseconds=49)
-        assert store.claims == []
-        await clock.advance(milliseconds=1)
-    assert store.claims == [["one", "two"]]
-
-
-async def test_a_lone_job_is_not_delayed(clock: FakeClock) -> None:
-    """There is nothing to wait for."""
-    starts = list[float]()
-
-    @job(every(seconds=60, jitter=0))
-    async def lone(ctx: JobContext) -> None:
-        starts.append(ctx.clock.monotonic())
-
-    app = cron_app(lone, clock=clock, coalesce=timedelta(milliseconds=50))
-    async with running(app, clock):
-        await clock.advance(seconds=180)
-    assert starts == [0, 60, 120, 180]
+async def outcomes(subject: Replica, name: str = "tick") -> list[str | None]:
+    """How the runs of the job have ended."""
+    return [run.outcome for run in await subject.store.history(name)]
 
 
 # Threads
@@ -161,80 +84,192 @@ async def test_async_jobs_need_no_thread(clock: FakeClock) -> None:
         gate.open()
 
 
-# What it survives
-
-
-async def test_a_slow_job_does_not_delay_another(clock: FakeClock) -> None:
-    """Each keeps its own time."""
-    starts = list[float]()
-
-    @job(every(seconds=60, jitter=0), timeout=None)
-    async def slow(ctx: JobContext) -> None:
-        await ctx.clock.sleep(1_000)
-
-    @job(every(seconds=60, jitter=0))
-    async def quick(ctx: JobContext) -> None:
-        starts.append(ctx.clock.monotonic())
-
-    async with running(cron_app(slow, quick, clock=clock), clock):
-        await clock.advance(seconds=180)
-    assert starts == [0, 60, 120, 180]
-
-
-@pytest.mark.parametrize(
-    ("broken", "expected"),
-    [("claim", [0, 91, 151]), ("finish", [0, 60, 120, 180]), ("look", [0, 60, 120, 180])],
-)
-async def test_a_store_that_fails_stops_no_job(
-    clock: FakeClock, caplog: Log, broken: str, expected: list[float]
+@pytest.mark.parametrize("first", ["shared", "own"])
+async def test_the_threads_are_those_of_all_jobs(
+    clock: FakeClock, tmp_path: Path, caplog: Log, first: str
 ) -> None:
-    """It is tried again, after a second at first, and nothing is lost."""
-    store, starts = Watched(clock), list[float]()
+    """Of those that each process runs for itself too: one kind waits for a thread of the other, and
+    has it as soon as it is free. Only then is it claimed."""
+    gate, starts = clock.gate(), list[tuple[str, float]]()
 
-    @job(every(seconds=60, jitter=0))
-    async def tick(ctx: JobContext) -> None:
+    def body(name: str) -> Function:
+        schedule = crontab("* * * * *") if name == first else crontab("1-59 * * * *")
+
+        @job(schedule, name=name, each_process=name == "own", timeout=None)
+        def subject(ctx: JobContext) -> None:
+            starts.append((name, ctx.clock.monotonic()))
+            gate.wait()
+
+        return subject
+
+    clock.step(seconds=-15)  # the first fires at 15 s, the other one 60 s later
+    async with replica(clock, tmp_path, body("shared"), body("own"), threads=1) as one:
+        await clock.advance(seconds=80)
+        [second] = {"shared", "own"} - {first}
+        assert starts == [(first, 15)]
+        assert f"{second} is due but all threads are busy" in caplog.text
+        gate.open()
+        await clock.settle()
+        assert starts == [(first, 15), (second, 80)]
+        assert len(await outcomes(one, "shared")) == 1
+
+
+async def test_a_claim_under_way_has_its_thread(
+    clock: FakeClock, tmp_path: Path, caplog: Log
+) -> None:
+    """Nothing else is given it meanwhile: a run that was claimed can begin."""
+    gate = clock.gate()
+    shared = job(AT_ONCE, name="shared")(lambda: gate.wait())
+    own = job(AT_ONCE, name="own", each_process=True)(lambda: gate.wait())
+    async with replica(clock, tmp_path, shared, own, threads=1, seconds_after={"claim": 0.5}):
+        assert "own is due but all threads are busy" in caplog.text
+        gate.open()
+
+
+# Jobs of each process
+
+
+async def test_what_is_declared_so_runs_in_each_process(clock: FakeClock, tmp_path: Path) -> None:
+    """For itself, and the database knows nothing of it."""
+    starts, errors = list[float](), list[Exception]()
+
+    @job(AT_ONCE, each_process=True)
+    async def own(ctx: JobContext) -> None:
         starts.append(ctx.clock.monotonic())
+        try:
+            ctx.write(lambda _: None)
+        except RuntimeError as error:
+            errors.append(error)
 
-    async with running(cron_app(tick, clock=clock, store=store), clock):
-        store.broken = broken
-        await clock.advance(seconds=90)
-        store.broken = ""
-        await clock.advance(seconds=120)
-    assert starts == expected
-    assert "the database is away" in caplog.text
-    assert {run.outcome for run in await store.history("tick")} == {"ok"}
+    async with replica(clock, tmp_path, own) as one, replica(clock, tmp_path, own):
+        await clock.advance(minutes=5)
+        assert await one.store.jobs() == []
+    assert starts == [0, 0, 300, 300]
+    assert "kept in memory" in str(errors[0])
 
 
-async def test_a_claim_that_another_has_made_is_not_run(clock: FakeClock) -> None:
-    """The scheduler looks again and comes next time."""
-    store, starts = Watched(clock), list[int]()
+# On demand
 
-    @job(every(seconds=60, jitter=0))
-    async def tick(ctx: JobContext) -> None:
-        starts.append(ctx.run_no)
 
-    app = cron_app(tick, clock=clock, store=store, look_every=timedelta(hours=1))
-    async with running(app, clock):
-        await clock.advance(seconds=59)
-        store.claim_elsewhere("tick", timedelta(seconds=61))
-        await clock.advance(seconds=60)
-        assert starts == [1]
+async def test_without_claims_nothing_starts_by_itself(clock: FakeClock, tmp_path: Path) -> None:
+    """Nor does the process say that it runs jobs; what it is asked to run, it runs."""
+    starts = list[float]()
+    own = tick(starts, name="own", each_process=True)
+    async with replica(clock, tmp_path, tick(starts), own, claims=False) as one:
+        await clock.advance(minutes=20)
+        assert starts == []
+        assert await one.store.processes() == []
+        finish = await clock.run(one.scheduler.run("tick"))
+        await clock.advance(minutes=20)
+        assert finish is not None
+        assert (finish.run_no, finish.outcome, finish.note) == (1, "ok", "done")
+        assert (starts, await outcomes(one)) == ([1_200], ["ok"])
+
+
+async def test_what_runs_on_demand_keeps_its_lease(clock: FakeClock, tmp_path: Path) -> None:
+    """In a process that claims nothing too."""
+    async with replica(clock, tmp_path, tick([], seconds=95), claims=False) as one:
+        finish = await clock.run(one.scheduler.run("tick"))
+        assert finish is not None
+        assert finish.outcome == "ok"
+        assert len(one.store.times("heartbeat")) == 9
+
+
+async def test_what_runs_elsewhere_is_not_run_on_demand(clock: FakeClock, tmp_path: Path) -> None:
+    """Nor what runs here. The one who asks is told so at once."""
+    starts = list[float]()
+    subject = tick(starts, seconds=100)
+    async with (
+        replica(clock, tmp_path, subject) as one,
+        replica(clock, tmp_path, subject, claims=False) as two,
+    ):
+        for each in (one, two):
+            assert await each.scheduler.run("tick") is None
+        await clock.advance(seconds=100)
+        assert await clock.run(two.scheduler.run("tick")) is not None
+    assert starts == [0, 100]
+
+
+async def test_what_does_not_end_is_not_run_a_second_time_beside_itself(
+    clock: FakeClock, tmp_path: Path
+) -> None:
+    """A thread that goes on though its lease is lost, and over: the store would allow it."""
+    gate, begun = clock.gate(), list[int]()
+
+    @job(AT_ONCE, timeout=None)
+    def deaf(ctx: JobContext) -> None:
+        begun.append(ctx.run_no)
+        gate.wait()
+
+    async with replica(clock, tmp_path, deaf) as one:
+        one.store.fails = {"heartbeat"}
+        await clock.advance(minutes=10)
+        assert await outcomes(one, "deaf") == ["abandoned"]
+        assert await one.scheduler.run("deaf") is None
+        assert begun == [1]
+        gate.open()
+
+
+@pytest.mark.parametrize(("minutes", "runs"), [(4, False), (5, True)])
+async def test_what_is_not_forced_runs_if_it_is_due(
+    clock: FakeClock, tmp_path: Path, minutes: float, *, runs: bool
+) -> None:
+    """Otherwise nothing happens."""
+    subject = tick([])
+    async with replica(clock, tmp_path, subject):
+        pass
+    await clock.advance(minutes=minutes)
+    async with replica(clock, tmp_path, subject, claims=False) as one:
+        finish = await one.scheduler.run("tick", forced=False)
+        assert (finish is not None) == runs
+
+
+@pytest.mark.parametrize(("run_no", "runs"), [(1, True), (0, False)])
+async def test_what_was_decided_by_an_older_run_is_not_run(
+    clock: FakeClock, tmp_path: Path, run_no: int, *, runs: bool
+) -> None:
+    """Another process has run it since it was looked at."""
+    subject = tick([])
+    async with replica(clock, tmp_path, subject):
+        pass
+    async with replica(clock, tmp_path, subject, claims=False) as one:
+        finish = await one.scheduler.run("tick", run_no=run_no)
+        assert (finish is not None) == runs
+
+
+async def test_a_run_on_demand_counts_as_the_jobs_last(clock: FakeClock, tmp_path: Path) -> None:
+    """The next one is a full interval away, here and elsewhere; paused or not, it runs."""
+    starts = list[float]()
+    subject = tick(starts, every(minutes=1, jitter=0))
+    async with replica(clock, tmp_path, subject) as one, replica(clock, tmp_path, subject) as two:
+        await clock.advance(seconds=50)
+        await two.scheduler.run("tick")
+        await clock.advance(seconds=125)
+        await two.store.pause("tick")
+        await one.scheduler.run("tick")
+    assert starts == [0, 50, 110, 170, 175]
+
+
+async def test_a_database_that_is_away_runs_nothing_on_demand(
+    clock: FakeClock, tmp_path: Path
+) -> None:
+    """That is an error, and not the answer that it runs elsewhere."""
+    async with replica(clock, tmp_path, tick([]), claims=False, fails=OPERATIONS) as one:
+        with pytest.raises(StoreUnavailable, match="the disk is full"):
+            await one.scheduler.run("tick")
+
+
+async def test_who_waits_for_a_run_is_told_that_its_end_is_not_recorded(
+    clock: FakeClock, tmp_path: Path
+) -> None:
+    """When the app ends without the database, nobody is left waiting."""
+    async with replica(clock, tmp_path, tick([], seconds=20), claims=False) as one:
+        waits = asyncio.create_task(one.scheduler.run("tick"))
         await clock.advance(seconds=1)
-        assert starts == [1, 3]
-
-
-async def test_a_driver_that_hangs_at_the_end_loses_no_outcome(clock: FakeClock) -> None:
-    """What it could not record in the grace is recorded when it has been cancelled."""
-    store = Watched(clock)
-
-    @job(AT_ONCE)
-    async def quick(ctx: JobContext) -> None:
-        await ctx.clock.sleep(1)
-
-    async with running(cron_app(quick, clock=clock, store=store), clock):
-        store.broken = "hang once"
-        await clock.advance(seconds=1)
-    assert [run.outcome for run in await store.history("quick")] == ["ok"]
+        one.store.fails = OPERATIONS
+        await one.stop()
+        with pytest.raises(StoreUnavailable, match="not recorded"):
+            await waits
 
 
 # What it tells
@@ -282,27 +317,17 @@ async def test_a_run_that_outlives_its_timeout_is_logged_once(
 
 async def test_the_end_of_a_run_is_logged_with_its_note(clock: FakeClock, caplog: Log) -> None:
     """And with when the next is due."""
-
-    @job(AT_ONCE)
-    async def tick() -> str:
-        return "deleted 3"
-
-    async with running(cron_app(tick, clock=clock), clock):
-        assert "tick run 1: ok, deleted 3; next in 5 min" in caplog.text
+    async with running(cron_app(tick([]), clock=clock), clock):
+        assert "tick run 1: ok, done; next in 5 min" in caplog.text
 
 
 async def test_next_due_names_the_job_and_the_time_until_then(clock: FakeClock) -> None:
-    """The first to come of all."""
-
-    @job(crontab("0 5 * * *"))
-    async def at_five() -> None:
-        """Due in five hours."""
-
-    @job(crontab("0 3 * * *"))
-    async def at_three() -> None:
-        """Due in three hours."""
-
-    async with scheduler_of(at_five, at_three, store=MemoryStore(clock), clock=clock) as scheduler:
+    """The first to come of all, whoever keeps it."""
+    jobs = (
+        tick([], crontab("0 5 * * *"), name="at_five"),
+        tick([], crontab("0 3 * * *"), name="at_three", each_process=True),
+    )
+    async with scheduler_of(*jobs, store=MemoryStore(clock), clock=clock) as scheduler:
         assert scheduler.next_due() == ("at_three", timedelta(hours=3))
 
 
@@ -319,65 +344,116 @@ async def test_a_scheduler_at_work_has_no_problem(clock: FakeClock) -> None:
         assert scheduler.problem() is None
 
 
-async def test_a_driver_that_has_died_is_a_problem(clock: FakeClock) -> None:
-    """Nothing would ever start again."""
-    async with scheduler_of(store=MemoryStore(clock), clock=clock) as scheduler:
-        [driver] = [task for task in asyncio.all_tasks() if task.get_name() == "cron driver"]
-        driver.cancel()
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [("cron driver", "the driver is dead"), ("cron leases", "nobody renews the leases")],
+)
+async def test_a_task_of_its_own_that_has_died_is_a_problem(
+    clock: FakeClock, tmp_path: Path, name: str, problem: str
+) -> None:
+    """Nothing would ever start again, or what starts would soon be stopped."""
+    async with replica(clock, tmp_path) as one:
+        [task] = [task for task in asyncio.all_tasks() if task.get_name() == name]
+        task.cancel()
         await clock.settle()
-        assert scheduler.problem() == "the driver is dead"
+        assert one.scheduler.problem() == problem
 
 
 async def test_a_driver_that_hangs_is_a_problem(clock: FakeClock) -> None:
     """It looks every 15 s; when the last look is over 45 s ago, it is late."""
-    store = Watched(clock)
+    store = Hanging(clock)
     async with scheduler_of(store=store, clock=clock) as scheduler:
-        store.broken = "hang"
+        store.hangs = True
         await clock.advance(seconds=15 + 45)
         assert scheduler.problem() is None
         await clock.advance(seconds=1)
         assert scheduler.problem() == "the driver is late: it last looked 46 s ago"
-        store.hanging.set()
+        store.goes_on.set()
 
 
-def scheduler_of(*jobs: Callable[..., Any], **options: Any) -> Scheduler:
+# The start and the end
+
+
+async def test_a_start_that_fails_leaves_nothing_running(clock: FakeClock, tmp_path: Path) -> None:
+    """One driver was at work already when the other one could not begin."""
+
+    class Never(Every):
+        def first(self, now: datetime, random: Random) -> datetime:
+            raise ValueError("never")
+
+    tasks = asyncio.all_tasks()
+    broken = tick([], Never({"minutes": 5}, 0), name="broken", each_process=True)
+    with pytest.raises(ValueError, match="never"):
+        async with replica(clock, tmp_path, tick([]), broken):
+            pass
+    assert asyncio.all_tasks() == tasks
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(0, 0), (3, 3), (100, 5)])
+async def test_it_waits_for_what_is_running_and_no_longer(
+    clock: FakeClock, tmp_path: Path, seconds: float, expected: float
+) -> None:
+    """However often it is told to stop, at once, meanwhile and afterwards.
+
+    After robfig/cron, TestStopAndWait.
+    """
+    tasks = asyncio.all_tasks()
+    jobs = tick([]), tick([], name="quick"), tick([], seconds=seconds, name="slow")
+    async with replica(clock, tmp_path, *jobs) as one:
+        stops = [asyncio.create_task(one.scheduler.stop()) for _ in range(3)]
+        await clock.run(asyncio.wait(stops))
+        assert clock.monotonic() == expected
+        await one.stop()
+        assert clock.monotonic() == expected
+    assert asyncio.all_tasks() == tasks
+
+
+async def test_nothing_is_claimed_once_the_app_ends(clock: FakeClock, tmp_path: Path) -> None:
+    """Though it falls due while others still run."""
+    starts = list[float]()
+    due = tick(starts, crontab("* * * * *"))
+    async with replica(clock, tmp_path, due, tick([], seconds=100, name="slow")) as one:
+        await clock.advance(seconds=58)
+        await one.stop()
+        assert (clock.monotonic(), starts) == (58 + 5, [])
+
+
+async def test_a_driver_that_hangs_at_the_end_loses_no_outcome(
+    clock: FakeClock, tmp_path: Path
+) -> None:
+    """What it could not record in the grace is recorded when it has been cancelled."""
+    async with replica(clock, tmp_path, tick([])) as one:
+        one.store.seconds_before["finish"] = 10_000
+        await clock.advance(minutes=5)
+        one.store.seconds_before.clear()
+        await one.stop()
+        assert await outcomes(one) == ["ok", "ok"]
+
+
+async def test_an_end_is_told_to_the_others(clock: FakeClock, tmp_path: Path) -> None:
+    """They see that the process has stopped, and when; one that was killed has only been seen."""
+    async with replica(clock, tmp_path) as one, replica(clock, tmp_path) as two:
+        await clock.advance(seconds=5)
+        await one.stop()
+        records = {process.owner: process for process in await two.store.processes()}
+        assert records[one.name].stopped_at == clock.now()
+        assert records[two.name].stopped_at is None
+
+
+def scheduler_of(*jobs: Function, **options: Any) -> Scheduler:
     """A scheduler of these jobs."""
     return Scheduler(prepare(jobs, FastAPI()), random=fixed(0), state={}, **options)
 
 
-class Watched(MemoryStore):
-    """A store that remembers which jobs were claimed together, and can be made to fail."""
+class Hanging(MemoryStore):
+    """A store that can be made not to answer."""
 
     def __init__(self, clock: FakeClock) -> None:
         super().__init__(clock)
-        self.claims: list[list[str]] = []
-        self.broken = ""
-        self.hanging = asyncio.Event()
+        self.hangs = False
+        self.goes_on = asyncio.Event()
 
     async def look(self, names: Iterable[str]) -> list[Look]:
-        if self.broken == "hang":
-            await self.hanging.wait()
-        self._fail("look")
+        if self.hangs:
+            await self.goes_on.wait()
         return await super().look(names)
-
-    async def claim(self, claims: Sequence[Claim]) -> list[Claimed]:
-        self._fail("claim")
-        self.claims.append([claim.name for claim in claims])
-        return await super().claim(claims)
-
-    async def finish(self, finishes: Sequence[Finish]) -> list[Look]:
-        if self.broken == "hang once":
-            self.broken = ""
-            await self.hanging.wait()
-        self._fail("finish")
-        return await super().finish(finishes)
-
-    def claim_elsewhere(self, name: str, gap: timedelta) -> None:
-        """Claim and finish a run as another process would, whether it is due or not."""
-        row = self._rows[name]
-        row.run_no += 1
-        row.next_run_at = self._clock.now() + gap
-
-    def _fail(self, operation: str) -> None:
-        if self.broken == operation:
-            raise StoreUnavailable("the disk is full")

@@ -1,81 +1,48 @@
-"""The store: what is due, who may run, and what is remembered of it."""
+"""The contract of a store: what is due, who may run, and what is remembered of it.
 
+Both stores keep it. What takes more than one process is in `test_sql_store.py`.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from app.cron.memory_store import MemoryStore
-from app.cron.store import HISTORY_RUNS, Claim, Claimed, Finish, Registration, Store
+from app.cron.store import HISTORY_RUNS, Claim, Outcome, Store
 from support import FakeClock
+from support.stores import (
+    INTERVAL,
+    NOW,
+    after,
+    claim,
+    cron_database,
+    delay_of,
+    ended,
+    failed,
+    first_in,
+    look_at,
+    ok,
+    sql_store,
+)
 
 MICROSECOND = timedelta(microseconds=1)
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
-INTERVAL = timedelta(minutes=5)
 
 
-@pytest.fixture(params=[MemoryStore], ids=["memory"])
-def store(request: pytest.FixtureRequest, clock: FakeClock) -> Store:
+@pytest.fixture(params=["memory", "sql"])
+def store(request: pytest.FixtureRequest, clock: FakeClock, tmp_path: Path) -> Iterator[Store]:
     """A store of each kind, empty."""
-    made: Store = request.param(clock)
-    return made
-
-
-def first_in(delay: timedelta, name: str = "tick", *, steady: bool = True) -> Registration:
-    """A job that is due for the first time in so long, and at the latest in a day."""
-    return Registration(
-        name, lambda now: now + delay, lambda now: now + timedelta(days=1), steady=steady
-    )
-
-
-def after(run_no: int, name: str = "tick", delay: timedelta = INTERVAL) -> Claim:
-    """The wish to run what comes after a run, and then again in so long."""
-    return Claim(name, run_no, lambda now: now + delay)
-
-
-def ok(claimed: Claimed, note: str = "") -> Finish:
-    """The good end of a run, whose next one stays due when it was."""
-    return Finish(
-        claimed.name,
-        claimed.run_no,
-        "ok",
-        note,
-        error="",
-        failures=0,
-        next_run_at=lambda _, due: due,
-    )
-
-
-def failed(claimed: Claimed, failures: int = 1, retry: timedelta = 5 * SECOND) -> Finish:
-    """The bad end of a run, after which the next one is due in so long."""
-    return Finish(
-        claimed.name,
-        claimed.run_no,
-        "error",
-        note="",
-        error="ValueError: the reason",
-        failures=failures,
-        next_run_at=lambda now, _: now + retry,
-    )
-
-
-async def delay_of(store: Store, name: str = "tick") -> timedelta:
-    """In how long the job is due."""
-    [look] = await store.look([name])
-    return look.delay
-
-
-async def run_no_of(store: Store, name: str = "tick") -> int:
-    """The number of the job's last run."""
-    [look] = await store.look([name])
-    return look.run_no
-
-
-async def claim(store: Store, run_no: int = 0, delay: timedelta = INTERVAL) -> Claimed:
-    """The run after `run_no`, which can be had."""
-    [claimed] = await store.claim([after(run_no, delay=delay)])
-    return claimed
+    if request.param == "memory":
+        yield MemoryStore(clock)
+    else:
+        with cron_database(tmp_path / "app.db") as database:
+            yield sql_store(database, clock)
 
 
 # Registering
@@ -90,7 +57,7 @@ async def test_a_new_job_is_due_when_its_schedule_says(store: Store) -> None:
 async def test_a_new_job_has_run_no_times(store: Store) -> None:
     """Its first run will be number 1."""
     await store.register([first_in(MINUTE)])
-    assert await run_no_of(store) == 0
+    assert (await look_at(store)).run_no == 0
 
 
 async def test_a_job_that_is_known_keeps_its_due_time(store: Store, clock: FakeClock) -> None:
@@ -103,9 +70,9 @@ async def test_a_job_that_is_known_keeps_its_due_time(store: Store, clock: FakeC
 
 async def test_a_job_that_is_known_keeps_its_number(store: Store) -> None:
     """The count goes on."""
-    await store.register([first_in(timedelta(0))])
+    await store.register([first_in(NOW)])
     await claim(store)
-    [look] = await store.register([first_in(timedelta(0))])
+    [look] = await store.register([first_in(NOW)])
     assert look.run_no == 1
 
 
@@ -161,45 +128,45 @@ async def test_a_claim_before_its_time_changes_nothing(store: Store) -> None:
     await store.register([first_in(MINUTE)])
     await store.claim([after(0)])
     assert await delay_of(store) == MINUTE
-    assert await run_no_of(store) == 0
+    assert (await look_at(store)).run_no == 0
     assert await store.history("tick") == []
 
 
 async def test_a_run_is_claimed_once(store: Store) -> None:
     """Whoever saw the same and comes second gets nothing, though the next run is due already."""
-    await store.register([first_in(timedelta(0))])
-    wish = after(0, delay=timedelta(0))
+    await store.register([first_in(NOW)])
+    wish = after(0, delay=NOW)
     assert [len(await store.claim([wish])) for _ in range(2)] == [1, 0]
 
 
 async def test_one_batch_claims_a_run_once(store: Store) -> None:
     """Also when it asks twice."""
-    await store.register([first_in(timedelta(0))])
-    wish = after(0, delay=timedelta(0))
+    await store.register([first_in(NOW)])
+    wish = after(0, delay=NOW)
     assert len(await store.claim([wish, wish])) == 1
 
 
 @pytest.mark.parametrize("run_no", [0, 2])
 async def test_a_claim_must_know_the_last_run(store: Store, run_no: int) -> None:
     """After run 1, neither who saw none nor who saw two may run."""
-    await store.register([first_in(timedelta(0))])
-    await store.finish([ok(await claim(store, delay=timedelta(0)))])
+    await store.register([first_in(NOW)])
+    await store.finish([ok(await claim(store, delay=NOW))])
     assert await store.claim([after(run_no)]) == []
-    assert await run_no_of(store) == 1
+    assert (await look_at(store)).run_no == 1
 
 
 async def test_runs_are_numbered(store: Store) -> None:
     """Each is one more than the one before."""
-    await store.register([first_in(timedelta(0))])
+    await store.register([first_in(NOW)])
     for run_no in range(3):
-        claimed = await claim(store, run_no, delay=timedelta(0))
+        claimed = await claim(store, run_no, delay=NOW)
         assert claimed.run_no == run_no + 1
         await store.finish([ok(claimed)])
 
 
 async def test_the_next_due_time_counts_from_the_claim(store: Store, clock: FakeClock) -> None:
     """Not from when the run was due: an overdue one does not bring the next one nearer."""
-    await store.register([first_in(timedelta(0))])
+    await store.register([first_in(NOW)])
     await clock.advance(MINUTE)
     await claim(store)
     assert await delay_of(store) == INTERVAL
@@ -216,7 +183,7 @@ async def test_a_claimed_run_knows_when_it_was_due(store: Store, clock: FakeCloc
 
 async def test_a_batch_gets_what_is_due_of_it(store: Store) -> None:
     """In its order; what is not due, or was lost to another, is left out."""
-    await store.register([first_in(timedelta(0), name) for name in ("lost", "b", "a")])
+    await store.register([first_in(NOW, name) for name in ("lost", "b", "a")])
     await store.register([first_in(MINUTE, "later")])
     await store.claim([after(0, "lost")])
     wishes = [after(0, name) for name in ("lost", "b", "later", "a")]
@@ -225,21 +192,21 @@ async def test_a_batch_gets_what_is_due_of_it(store: Store) -> None:
 
 async def test_a_batch_that_fails_changes_nothing(store: Store) -> None:
     """One schedule that raises leaves all of them as due as before, and claimed by nobody."""
-    await store.register([first_in(timedelta(0)), first_in(timedelta(0), "broken")])
+    await store.register([first_in(NOW), first_in(NOW, "broken")])
     broken = Claim("broken", 0, lambda now: now + timedelta.max)
     with pytest.raises(OverflowError):
         await store.claim([after(0), broken])
     looks = await store.look(["tick", "broken"])
-    assert [(look.run_no, look.delay) for look in looks] == [(0, timedelta(0))] * 2
+    assert [(look.run_no, look.delay) for look in looks] == [(0, NOW)] * 2
     assert await store.history("tick") == []
 
 
 async def test_a_claim_leaves_other_jobs_alone(store: Store) -> None:
     """They are as due as before."""
-    await store.register([first_in(timedelta(0)), first_in(timedelta(0), "other")])
+    await store.register([first_in(NOW), first_in(NOW, "other")])
     await claim(store)
     [look] = await store.look(["other"])
-    assert (look.run_no, look.delay) == (0, timedelta(0))
+    assert (look.run_no, look.delay) == (0, NOW)
 
 
 # Finishing
@@ -247,7 +214,7 @@ async def test_a_claim_leaves_other_jobs_alone(store: Store) -> None:
 
 async def test_a_run_that_has_not_ended_has_no_outcome(store: Store) -> None:
     """Nor an end."""
-    await store.register([first_in(timedelta(0))])
+    await store.register([first_in(NOW)])
     await claim(store)
     [run] = await store.history("tick")
     assert (run.outcome, run.finished_at) == (None, None)
@@ -269,7 +236,7 @@ async def test_the_end_of_a_run_is_remembered(store: Store, clock: FakeClock) ->
 
 async def test_the_error_of_a_run_is_remembered(store: Store) -> None:
     """It has no note."""
-    await store.register([first_in(timedelta(0))])
+    await store.register([first_in(NOW)])
     await store.finish([failed(await claim(store))])
     [run] = await store.history("tick")
     assert (run.outcome, run.note, run.error) == ("error", "", "ValueError: the reason")
@@ -277,20 +244,20 @@ async def test_the_error_of_a_run_is_remembered(store: Store) -> None:
 
 async def test_failures_in_a_row_are_told_to_the_next_run(store: Store) -> None:
     """As the end of the last one counted them."""
-    await store.register([first_in(timedelta(0))])
-    await store.finish([failed(await claim(store), failures=7, retry=timedelta(0))])
+    await store.register([first_in(NOW)])
+    await store.finish([failed(await claim(store), failures=7, retry=NOW)])
     assert (await claim(store, 1)).failures == 7
 
 
 async def test_a_first_run_has_no_failures_before_it(store: Store) -> None:
     """The count begins at 0."""
-    await store.register([first_in(timedelta(0))])
+    await store.register([first_in(NOW)])
     assert (await claim(store)).failures == 0
 
 
 async def test_the_end_of_a_run_can_leave_the_next_one(store: Store, clock: FakeClock) -> None:
     """It is told when that was due so far."""
-    await store.register([first_in(timedelta(0))])
+    await store.register([first_in(NOW)])
     claimed = await claim(store)
     await clock.advance(MINUTE)
     [look] = await store.finish([ok(claimed)])
@@ -299,7 +266,7 @@ async def test_the_end_of_a_run_can_leave_the_next_one(store: Store, clock: Fake
 
 async def test_the_end_of_a_run_can_move_the_next_one(store: Store, clock: FakeClock) -> None:
     """It is told the store's now."""
-    await store.register([first_in(timedelta(0))])
+    await store.register([first_in(NOW)])
     claimed = await claim(store)
     await clock.advance(MINUTE)
     [look] = await store.finish([failed(claimed, retry=5 * SECOND)])
@@ -309,12 +276,12 @@ async def test_the_end_of_a_run_can_move_the_next_one(store: Store, clock: FakeC
 
 async def test_the_end_of_an_older_run_changes_nothing(store: Store, clock: FakeClock) -> None:
     """When the job has been claimed again, whoever comes late no longer decides anything."""
-    await store.register([first_in(timedelta(0))])
+    await store.register([first_in(NOW)])
     older = await claim(store)
     await store.finish([ok(older)])
     await clock.advance(INTERVAL)
     newer = await claim(store, 1)
-    [look] = await store.finish([failed(older, failures=7, retry=timedelta(0))])
+    [look] = await store.finish([failed(older, failures=7, retry=NOW)])
     assert (look.run_no, look.delay) == (2, INTERVAL)
     assert [run.error for run in await store.history("tick")] == ["", ""]
     await store.finish([ok(newer)])
@@ -324,7 +291,7 @@ async def test_the_end_of_an_older_run_changes_nothing(store: Store, clock: Fake
 
 async def test_ends_are_looked_at_in_their_order(store: Store) -> None:
     """One look for each."""
-    await store.register([first_in(timedelta(0), name) for name in "abc"])
+    await store.register([first_in(NOW, name) for name in "abc"])
     claimed = await store.claim([after(0, name) for name in "abc"])
     looks = await store.finish([ok(claimed[2]), failed(claimed[0])])
     assert [(look.name, look.delay) for look in looks] == [("c", INTERVAL), ("a", 5 * SECOND)]
@@ -341,9 +308,9 @@ async def test_a_job_that_never_ran_has_no_history(store: Store) -> None:
 
 async def test_the_history_begins_with_the_oldest_run(store: Store) -> None:
     """And has each of them."""
-    await store.register([first_in(timedelta(0))])
+    await store.register([first_in(NOW)])
     for run_no in range(3):
-        await store.finish([ok(await claim(store, run_no, timedelta(0)), f"the {run_no}.")])
+        await store.finish([ok(await claim(store, run_no, NOW), f"the {run_no}.")])
     history = await store.history("tick")
     assert [(run.run_no, run.note) for run in history] == [
         (1, "the 0."),
@@ -354,136 +321,201 @@ async def test_the_history_begins_with_the_oldest_run(store: Store) -> None:
 
 async def test_each_job_has_a_history_of_its_own(store: Store) -> None:
     """A run of one is none of another."""
-    await store.register([first_in(timedelta(0)), first_in(timedelta(0), "other")])
+    await store.register([first_in(NOW), first_in(NOW, "other")])
     await claim(store)
     assert await store.history("other") == []
 
 
-async def test_the_last_fifty_runs_are_remembered(store: Store) -> None:
-    """The oldest ones are forgotten first."""
-    await store.register([first_in(timedelta(0))])
-    for run_no in range(53):
-        await store.finish([ok(await claim(store, run_no, timedelta(0)))])
+async def test_fifty_runs_are_remembered_however_old(store: Store, clock: FakeClock) -> None:
+    """Of a job that runs once a day too, whose every run but eight is older than seven days."""
+    await store.register([first_in(NOW)])
+    for run_no in range(99):
+        await store.finish([ok(await claim(store, run_no, NOW))])
+        await clock.advance(days=1)
     assert HISTORY_RUNS == 50
-    assert [run.run_no for run in await store.history("tick")] == list(range(4, 54))
+    assert [run.run_no for run in await store.history("tick")][-50:] == list(range(50, 100))
 
 
-# A wall clock that is stepped, in the store that lives and dies with its process
+# Requests
 
 
-@pytest.fixture
-def memory(clock: FakeClock) -> MemoryStore:
-    """It has seen the monotonic clock since its jobs were registered."""
-    return MemoryStore(clock)
+async def test_a_request_makes_a_job_due(store: Store) -> None:
+    """At once, though it would be due in five minutes, and it need not be spread."""
+    await store.register([first_in(INTERVAL)])
+    assert not (await look_at(store)).prompt
+    assert await store.request("tick")
+    look = await look_at(store)
+    assert (look.delay, look.prompt) == (NOW, True)
+    assert (await claim(store)).requested
 
 
-@pytest.mark.parametrize("hours", [1, -1])
-async def test_a_step_leaves_a_steady_job_its_distance(
-    memory: MemoryStore, clock: FakeClock, hours: int
+async def test_a_requested_run_was_due_when_it_was_asked_for(
+    store: Store, clock: FakeClock
 ) -> None:
-    """Forwards or back, it runs when it would have run."""
-    await memory.register([first_in(MINUTE)])
-    clock.step(hours=hours)
-    assert await delay_of(memory) == MINUTE
+    """For the first time: that is what it is late against. The run after it is due as ever."""
+    asked = clock.now()
+    await store.register([first_in(INTERVAL)])
+    for _ in range(2):
+        await store.request("tick")
+        await clock.advance(SECOND)
+    assert (await claim(store)).due_at == asked
+    assert await delay_of(store) == INTERVAL
 
 
-@pytest.mark.parametrize("hours", [1, -1])
-async def test_a_step_leaves_another_job_its_time_of_day(
-    memory: MemoryStore, clock: FakeClock, hours: int
-) -> None:
-    """An hour forwards, three in the morning is an hour nearer; an hour back, farther."""
-    await memory.register([first_in(3 * HOUR, steady=False)])
-    clock.step(hours=hours)
-    assert await delay_of(memory) == (3 - hours) * HOUR
+async def test_a_run_that_is_due_was_not_asked_for(store: Store) -> None:
+    """It can be too late."""
+    await store.register([first_in(NOW)])
+    assert not (await claim(store)).requested
 
 
-async def test_a_step_back_leaves_no_job_due_too_late(
-    memory: MemoryStore, clock: FakeClock
-) -> None:
-    """Not later than its schedule can mean, as it sees the new time."""
-    await memory.register([first_in(3 * HOUR, steady=False)])
-    clock.step(days=-7)
-    assert await delay_of(memory) == timedelta(days=1)
-
-
-@pytest.mark.parametrize("seconds", [1, -1])
-async def test_a_second_is_a_step(memory: MemoryStore, clock: FakeClock, seconds: float) -> None:
-    """From there on, the distance is kept."""
-    await memory.register([first_in(MINUTE)])
-    clock.step(seconds=seconds)
-    assert await delay_of(memory) == MINUTE
-
-
-@pytest.mark.parametrize("seconds", [0.999_999, -0.999_999])
-async def test_less_than_a_second_is_no_step(
-    memory: MemoryStore, clock: FakeClock, seconds: float
-) -> None:
-    """It is how a clock is disciplined: what it shows is believed."""
-    await memory.register([first_in(MINUTE)])
-    clock.step(seconds=seconds)
-    assert await delay_of(memory) == MINUTE - timedelta(seconds=seconds)
-
-
-async def test_a_step_counts_once(memory: MemoryStore, clock: FakeClock) -> None:
-    """The next look finds the clock where it was left."""
-    await memory.register([first_in(MINUTE)])
-    clock.step(hours=1)
-    assert [await delay_of(memory) for _ in range(2)] == [MINUTE, MINUTE]
-
-
-async def test_small_steps_do_not_add_up(memory: MemoryStore, clock: FakeClock) -> None:
-    """Each look starts anew: three corrections in three looks are no step."""
-    await memory.register([first_in(MINUTE)])
-    for _ in range(3):
-        clock.step(seconds=0.5)
-        delay = await delay_of(memory)
-    assert delay == 58.5 * SECOND
-
-
-async def test_a_step_while_time_passes_is_told_apart(
-    memory: MemoryStore, clock: FakeClock
-) -> None:
-    """Ten seconds have passed, an hour has not."""
-    await memory.register([first_in(MINUTE)])
-    await clock.advance(seconds=10)
-    clock.step(hours=1)
-    assert await delay_of(memory) == 50 * SECOND
-
-
-async def test_time_that_passes_is_no_step(memory: MemoryStore, clock: FakeClock) -> None:
-    """However long nobody looked."""
-    await memory.register([first_in(MINUTE)])
-    await clock.advance(days=30)
-    assert await delay_of(memory) == MINUTE - timedelta(days=30)
-
-
-async def test_a_step_forwards_makes_nothing_due(memory: MemoryStore, clock: FakeClock) -> None:
-    """A claim sees it too."""
-    await memory.register([first_in(MINUTE)])
-    clock.step(hours=1)
-    assert await memory.claim([after(0)]) == []
-
-
-async def test_a_step_back_puts_off_nothing(memory: MemoryStore, clock: FakeClock) -> None:
-    """What is due stays due."""
-    await memory.register([first_in(MINUTE)])
+async def test_a_request_does_not_put_off_what_is_overdue(store: Store, clock: FakeClock) -> None:
+    """It has waited for as long as before."""
+    await store.register([first_in(NOW)])
     await clock.advance(MINUTE)
-    clock.step(hours=-1)
-    assert len(await memory.claim([after(0)])) == 1
+    await store.request("tick")
+    assert await delay_of(store) == -MINUTE
 
 
-async def test_the_end_of_a_run_sees_a_step(memory: MemoryStore, clock: FakeClock) -> None:
-    """The next run is as far away as before it."""
-    await memory.register([first_in(timedelta(0))])
-    claimed = await claim(memory)
-    clock.step(hours=1)
-    [look] = await memory.finish([ok(claimed)])
+async def test_many_requests_before_a_start_share_it(store: Store) -> None:
+    """Thirty-two at once lead to one run."""
+    await store.register([first_in(INTERVAL)])
+    assert all(await asyncio.gather(*(store.request("tick") for _ in range(32))))
+    await store.finish([ok(await claim(store))])
+    assert await store.claim([after(1)]) == []
+    assert await delay_of(store) == INTERVAL
+
+
+async def test_a_request_during_a_run_waits_for_its_end(store: Store, clock: FakeClock) -> None:
+    """It does not start a second one beside it, and it is not lost."""
+    await store.register([first_in(NOW)])
+    first = await claim(store)
+    await store.request("tick")
+    assert await store.claim([after(1)]) == []
+    [look] = await store.finish([ok(first)])
+    assert (look.delay, look.prompt) == (NOW, True)
+    await store.finish([ok(await claim(store, 1))])
+    assert await store.claim([after(2)]) == []
+
+
+async def test_a_request_runs_a_paused_job(store: Store) -> None:
+    """Once. It is as paused as before."""
+    await store.register([first_in(NOW)])
+    await store.pause("tick")
+    await store.request("tick")
+    assert not (await look_at(store)).paused
+    [look] = await store.finish([ok(await claim(store, delay=NOW))])
+    assert look.paused
+    assert await store.claim([after(1)]) == []
+
+
+@pytest.mark.parametrize("paused", [False, True])
+async def test_a_forced_claim_asks_for_no_due_time(store: Store, paused: bool) -> None:
+    """Nor for a pause: somebody is at the keyboard, and the run counts as asked for."""
+    await store.register([first_in(INTERVAL)])
+    if paused:
+        await store.pause("tick")
+    [claimed] = await store.claim([replace(after(0), forced=True)])
+    assert claimed.requested
+    assert claimed.due_at == claimed.started_at
+
+
+async def test_a_forced_claim_does_not_run_a_job_twice(store: Store) -> None:
+    """It waits for nobody's end."""
+    await store.register([first_in(NOW)])
+    await claim(store)
+    assert await store.claim([replace(after(1), forced=True)]) == []
+
+
+# Pauses
+
+
+async def test_a_paused_job_is_not_claimed(store: Store) -> None:
+    """However due it is."""
+    await store.register([first_in(NOW)])
+    assert await store.pause("tick")
+    assert (await look_at(store)).paused
+    assert await store.claim([after(0)]) == []
+
+
+async def test_a_resumed_job_is_as_due_as_it_was(store: Store, clock: FakeClock) -> None:
+    """A pause moves no due time."""
+    await store.register([first_in(MINUTE)])
+    await store.pause("tick")
+    await clock.advance(minutes=3)
+    assert await store.resume("tick")
+    look = await look_at(store)
+    assert (look.delay, look.paused) == (-2 * MINUTE, False)
+    assert (await claim(store)).started_at == clock.now()
+
+
+async def test_a_run_goes_on_during_a_pause(store: Store) -> None:
+    """It ends as it would have."""
+    await store.register([first_in(NOW)])
+    claimed = await claim(store)
+    await store.pause("tick")
+    assert await store.heartbeat([claimed]) == set()
+    [look] = await store.finish([ok(claimed)])
+    assert (look.run_no, look.paused) == (1, True)
+
+
+async def test_a_pause_is_of_one_job(store: Store) -> None:
+    """As a request is."""
+    await store.register([first_in(INTERVAL, name) for name in ("other", "tick")])
+    await store.pause("tick")
+    await store.request("tick")
+    look = await look_at(store, "other")
+    assert (look.paused, look.delay) == (False, INTERVAL)
+
+
+@pytest.mark.parametrize("verb", ["request", "pause", "resume"])
+async def test_who_steers_a_job_that_is_unknown_is_told(store: Store, verb: str) -> None:
+    """The answer is False."""
+    await store.register([first_in(NOW)])
+    assert not await getattr(store, verb)("tock")
+
+
+# Runs under way
+
+
+async def test_a_run_under_way_is_not_lost(store: Store) -> None:
+    """Its heartbeat says so."""
+    await store.register([first_in(NOW)])
+    assert await store.heartbeat([await claim(store)]) == set()
+
+
+async def test_a_heartbeat_names_what_is_not_under_way(store: Store) -> None:
+    """A run that has ended, and one that is not its job's last."""
+    await store.register([first_in(NOW, name) for name in ("ended", "older", "tick")])
+    runs = await store.claim([after(0, name, NOW) for name in ("ended", "older", "tick")])
+    await store.finish([ok(run) for run in runs[:2]])
+    await store.claim([after(1, "older")])
+    assert await store.heartbeat(runs) == {"ended", "older"}
+
+
+async def test_a_run_ends_once(store: Store) -> None:
+    """Who says so again, or otherwise, changes nothing."""
+    await store.register([first_in(NOW)])
+    claimed = await claim(store)
+    await store.finish([ok(claimed, "the first word")])
+    [look] = await store.finish([failed(claimed, failures=7, retry=NOW)])
     assert look.delay == INTERVAL
+    [run] = await store.history("tick")
+    assert (run.outcome, run.note, run.error) == ("ok", "the first word", "")
 
 
-async def test_a_registration_sees_a_step(memory: MemoryStore, clock: FakeClock) -> None:
-    """The jobs that are known keep their distance, the new one has that of its schedule."""
-    await memory.register([first_in(MINUTE)])
-    clock.step(hours=1)
-    looks = await memory.register([first_in(MINUTE), first_in(HOUR, "new")])
-    assert [look.delay for look in looks] == [MINUTE, HOUR]
+@pytest.mark.parametrize("outcome", ["ok", "error", "timeout", "interrupted", "missed"])
+async def test_only_what_was_cut_short_need_not_be_spread(store: Store, outcome: Outcome) -> None:
+    """It had begun in time."""
+    await store.register([first_in(NOW)])
+    [look] = await store.finish([ended(await claim(store), outcome)])
+    assert look.prompt == (outcome == "interrupted")
+    assert (await store.history("tick"))[0].outcome == outcome
+
+
+async def test_who_is_alive_can_be_said(store: Store, clock: FakeClock) -> None:
+    """Whether anybody asks or not: the jobs are as due as before."""
+    await store.register([first_in(MINUTE)])
+    await store.check_in()
+    await store.check_in((clock.now() - HOUR, clock.now()))
+    await store.check_out()
+    assert await delay_of(store) == MINUTE

@@ -165,6 +165,37 @@ def test_work_is_taken_in_the_order_it_came(one: DaemonThreads, gate: threading.
     assert done == list(range(10))
 
 
+def test_what_goes_ahead_does_not_wait_in_line(one: DaemonThreads, gate: threading.Event) -> None:
+    """It comes before all that has not begun, in the order in which it was given itself."""
+    order: list[str] = []
+    one.submit(gate.wait)
+    work = [one.submit(order.append, name) for name in ("first", "second")]
+    work += [one.ahead.submit(order.append, name) for name in ("urgent", "urgent too")]
+    assert order == []
+    gate.set()
+    for each in work:
+        each.result(REAL_SECONDS_MAX)
+    assert order == ["urgent", "urgent too", "first", "second"]
+
+
+def test_what_goes_ahead_is_done_by_the_same_threads(one: DaemonThreads) -> None:
+    """There are none beside, so nothing is done at the same time."""
+    assert one.submit(own_name).result() == one.ahead.submit(own_name).result()
+
+
+def test_what_goes_ahead_does_not_outlive_the_shutdown(
+    one: DaemonThreads, gate: threading.Event
+) -> None:
+    """What was given before is done, then nothing is taken."""
+    one.submit(gate.wait)
+    ahead = one.ahead.submit(own_name)
+    one.shutdown()
+    with pytest.raises(RuntimeError, match="one is closed"):
+        one.ahead.submit(own_name)
+    gate.set()
+    assert ahead.result(REAL_SECONDS_MAX).startswith("one-")
+
+
 def test_what_work_was_given_is_let_go(one: DaemonThreads) -> None:
     """A thread that waits for more keeps nothing of it alive."""
 

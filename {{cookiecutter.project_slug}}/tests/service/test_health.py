@@ -7,7 +7,7 @@ import pytest
 
 from app.cron import every, job
 from app.cron.sql_store import SqlStore
-from app.cron.store import Claim, Claimed, StoreUnavailable
+from app.cron.store import Claim, Claimed, Look, StoreUnavailable
 from app.main import create_app
 from app.settings import Settings
 from support import FakeClock, fixed
@@ -128,6 +128,25 @@ async def test_a_store_that_fails_is_tried_again(
     assert len(runs) == 1
 
 
+async def test_an_app_whose_store_takes_its_time_to_fail_is_alive(
+    clock: FakeClock, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """200: a driver that is told "locked" after 15 s, and then rests for 30 s, is not late."""
+
+    async def fail(*_: object) -> list[Look]:
+        await clock.sleep(15)
+        raise StoreUnavailable("database is locked")
+
+    async with serving(create_app(settings, clock=clock), clock) as client:
+        monkeypatch.setattr(SqlStore, "register", fail)
+        monkeypatch.setattr(SqlStore, "claim", fail)
+        codes = set[int]()
+        for _ in range(600):
+            await clock.advance(seconds=1)
+            codes.add((await client.get("/health/live")).status_code)
+    assert codes == {200}
+
+
 async def test_a_running_app_is_ready(clock: FakeClock, settings: Settings) -> None:
     """200: requests are welcome."""
     async with serving(create_app(settings, clock=clock), clock) as client:
@@ -139,12 +158,15 @@ async def test_a_running_app_is_ready(clock: FakeClock, settings: Settings) -> N
 async def test_an_app_whose_database_is_gone_is_not_ready(
     clock: FakeClock, settings: Settings
 ) -> None:
-    """503 with its path when the file is deleted, though open connections go on."""
+    """503 with its path when the file is deleted, though its connections are still open."""
     async with serving(create_app(settings, clock=clock), clock) as client:
         settings.database_path.unlink()
         answer = await client.get("/health/ready")
     assert answer.status_code == 503
-    assert answer.json() == {"status": "failed", "database": f"{settings.database_path} is gone"}
+    assert answer.json() == {
+        "status": "failed",
+        "database": f"{settings.database_path} is gone: deleted or replaced while in use",
+    }
 
 
 async def test_an_app_whose_table_is_missing_is_not_ready(

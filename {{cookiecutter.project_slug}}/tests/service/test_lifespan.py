@@ -6,24 +6,45 @@ import shutil
 import sqlite3
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from alembic import command
 from alembic.config import Config
+from fastapi import FastAPI
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
 from app.cron import JobContext, every, job
 from app.cron.clock import SystemClock
-from app.cron.database import Database
-from app.db import MIGRATIONS, DatabaseDep, get_database, upgrade_schema
+from app.cron.database import Database, DatabaseError
+from app.db import (
+    MIGRATIONS,
+    PLATFORMS,
+    DatabaseDep,
+    get_database,
+    remark_on_platform,
+    upgrade_schema,
+)
 from app.main import create_app
 from app.settings import Settings
 from support import FakeClock, fixed, notes, query, running, serving
+
+
+@pytest.fixture(autouse=True)
+def one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test depends on where it runs."""
+    for variable in PLATFORMS:
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A statement does not wait for long for another program: that time is real."""
+    monkeypatch.setattr("app.cron.database.BUSY_SECONDS", 0.02)
 
 
 @pytest.fixture
@@ -232,10 +253,7 @@ async def test_a_revision_from_the_future_is_left_alone(
     assert created.status_code == 201
     assert query(settings, "SELECT version_num FROM alembic_version") == [("f00d",)]
     assert query(settings, "SELECT sql FROM sqlite_master ORDER BY name") == schema
-    warnings = [line for line in caplog.records if line.levelno == logging.WARNING]
-    assert [line.getMessage() for line in warnings] == [
-        "the database is at revision f00d, unknown here; it is left alone"
-    ]
+    assert warnings(caplog) == ["the database is at revision f00d, unknown here; it is left alone"]
 
 
 async def test_an_upgrade_that_fails_changes_nothing(
@@ -264,7 +282,7 @@ async def test_a_known_revision_is_nothing_to_warn_of(
     for _ in range(2):
         async with running(create_app(settings, jobs=[], clock=clock), clock):
             pass
-    assert [line for line in caplog.records if line.levelno >= logging.WARNING] == []
+    assert warnings(caplog) == []
 
 
 def test_apps_that_start_together_take_turns(tmp_path: Path) -> None:
@@ -295,6 +313,158 @@ def test_a_start_waits_for_who_has_the_new_file(tmp_path: Path) -> None:
             database.check()
         finally:
             end.join()
+
+
+@pytest.mark.parametrize("how", ["IMMEDIATE", "EXCLUSIVE"])
+@pytest.mark.parametrize("used", [False, True], ids=["new file", "used file"])
+async def test_a_start_waits_for_another_program(
+    clock: FakeClock, settings: Settings, impatient: None, how: str, used: bool
+) -> None:
+    """It has locked the database and lets go of it after a minute: then jobs begin."""
+    starts: list[float] = []
+
+    @job(every(minutes=5, jitter=0))
+    async def tick(ctx: JobContext) -> None:
+        starts.append(ctx.clock.monotonic())
+
+    if used:
+        async with running(create_app(settings, jobs=[], clock=clock), clock):
+            pass
+    with locked(settings, how) as other:
+        start = asyncio.create_task(start_and_end(create_app(settings, jobs=[tick], clock=clock)))
+        await clock.advance(minutes=1)
+        assert not start.done()
+        other.execute("ROLLBACK")
+        await clock.run(start)
+    assert starts == [60.0]
+
+
+async def test_a_start_that_waits_says_so_once(
+    clock: FakeClock, settings: Settings, impatient: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line when it begins to wait, one when it need not any more."""
+    with locked(settings, "IMMEDIATE") as other:
+        start = asyncio.create_task(start_and_end(create_app(settings, jobs=[], clock=clock)))
+        await clock.advance(minutes=1)
+        other.execute("ROLLBACK")
+        await clock.run(start)
+    assert warnings(caplog) == [
+        "the database is locked by another program; waiting for it",
+        "the database is free after 60 s",
+    ]
+
+
+async def test_a_start_does_not_wait_for_ever(
+    clock: FakeClock, settings: Settings, impatient: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After two minutes it fails, in one line of its own before the server's traceback."""
+    app = create_app(settings, jobs=[], clock=clock)
+    with locked(settings, "IMMEDIATE"), pytest.raises(DatabaseError) as error:
+        async with running(app, clock):
+            pytest.fail("it has started")
+    assert clock.monotonic() == 121
+    path = settings.database_path
+    assert str(error.value) == f"{path}: locked by another program for 121 s"
+    assert error.value.__cause__ is error.value.__context__ is None
+    assert warnings(caplog)[1:] == [str(error.value)]
+
+
+async def test_a_database_of_a_newer_major_version_is_refused(
+    clock: FakeClock, settings: Settings
+) -> None:
+    """In one line, before anything starts: this code must not touch it, and does not."""
+    async with running(create_app(settings, jobs=[], clock=clock), clock):
+        pass
+    query(settings, "UPDATE cron_schema SET major = 2, minor = 3")
+    with pytest.raises(SystemExit) as end:
+        create_app(settings, jobs=[], clock=clock)
+    assert end.value.code == (
+        f"DatabaseError: {settings.database_path}: the cron tables are of version 2.3, this code "
+        "is made for 1.0: run the newer code that has upgraded them"
+    )
+    assert query(settings, "SELECT major, minor FROM cron_schema") == [(2, 3)]
+
+
+async def test_a_database_of_a_newer_minor_version_is_used_and_left_as_it_is(
+    clock: FakeClock, settings: Settings
+) -> None:
+    """Two versions of the code run side by side during a deployment."""
+
+    @job(every(minutes=5, jitter=0))
+    async def tick() -> None: ...
+
+    async with running(create_app(settings, jobs=[], clock=clock), clock):
+        pass
+    query(settings, "ALTER TABLE cron_job ADD COLUMN colour TEXT DEFAULT 'red'")
+    query(settings, "UPDATE cron_schema SET minor = 7")
+    schema = query(settings, "SELECT sql FROM sqlite_master ORDER BY name")
+    async with running(create_app(settings, jobs=[tick], clock=clock), clock):
+        await clock.advance(minutes=6)
+    assert query(settings, "SELECT major, minor FROM cron_schema") == [(1, 7)]
+    assert query(settings, "SELECT sql FROM sqlite_master ORDER BY name") == schema
+    assert query(settings, "SELECT run_no, ok_count, colour FROM cron_job") == [(2, 2, "red")]
+
+
+# Where a file may not be enough
+
+REMARK = (
+    "cron: this is Kubernetes, and a SQLite file coordinates the processes of one machine only: of "
+    "several replicas each would run every job; keep to one, with the file on a volume"
+)
+
+
+async def test_a_platform_of_several_hosts_is_warned_of(
+    clock: FakeClock,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Once, right after the first line of the start."""
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    async with running(create_app(settings, clock=clock), clock):
+        await clock.advance(hours=1)
+    lines = [(line.levelname, line.getMessage()) for line in caplog.records]
+    [at] = [at for at, line in enumerate(lines) if line == ("WARNING", REMARK)]
+    assert lines[at - 1][1].startswith("cron: 2 jobs, SQLite ")
+
+
+async def test_where_nothing_is_claimed_there_is_no_warning(
+    clock: FakeClock,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """With CRON_ENABLED=false no replica runs a job by itself."""
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    off = settings.model_copy(update={"cron_enabled": False})
+    async with running(create_app(off, clock=clock), clock):
+        pass
+    assert warnings(caplog) == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "platform"),
+    [
+        ("KUBERNETES_SERVICE_HOST", "Kubernetes"),
+        ("FLY_APP_NAME", "Fly.io"),
+        ("K_SERVICE", "Cloud Run"),
+        ("RENDER", "Render"),
+        ("RAILWAY_ENVIRONMENT_NAME", "Railway"),
+        ("RAILWAY_PROJECT_ID", "Railway"),
+        ("DYNO", "Heroku"),
+        ("ECS_CONTAINER_METADATA_URI_V4", "Amazon ECS"),
+    ],
+)
+def test_a_platform_is_told_by_its_own_variables(variable: str, platform: str) -> None:
+    """Each is set by the platform itself in whatever runs there."""
+    remark = remark_on_platform({"PATH": "/bin", variable: "something"})
+    assert str(remark).startswith(f"this is {platform}, ")
+
+
+@pytest.mark.parametrize("environment", [{}, {"PATH": "/bin", "PORT": "80"}, {"RENDER": ""}])
+def test_one_machine_is_nothing_to_warn_of(environment: dict[str, str]) -> None:
+    """Nor is a variable that is set to nothing."""
+    assert remark_on_platform(environment) is None
 
 
 async def test_the_migrations_make_what_the_tables_say(
@@ -400,6 +570,25 @@ async def test_the_number_of_threads_is_what_the_settings_say(
         gate.open()
         await clock.settle()
         assert len(begun) == 3
+
+
+@contextmanager
+def locked(settings: Settings, how: str) -> Iterator[sqlite3.Connection]:
+    """In the block, another program is in a transaction."""
+    with closing(sqlite3.connect(settings.database_path, isolation_level=None)) as other:
+        other.execute(f"BEGIN {how}")
+        yield other
+
+
+async def start_and_end(app: FastAPI) -> None:
+    """Run the lifespan until all that was due at its start has been done."""
+    async with app.router.lifespan_context(app) as state:
+        await state["clock"].sleep(1)
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the log warns of, or worse."""
+    return [line.getMessage() for line in caplog.records if line.levelno >= logging.WARNING]
 
 
 def tasks_of_cron() -> list[str]:

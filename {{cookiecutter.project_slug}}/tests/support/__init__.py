@@ -3,17 +3,21 @@
 from .app import cron_app, running, seconds_to_end
 from .chance import Draws, fixed
 from .clock import FakeClock, Gate
+from .replicas import OPERATIONS, Replica, replica
 from .server import insert_sessions, notes, query, serving
 
 __all__ = [
+    "OPERATIONS",
     "Draws",
     "FakeClock",
     "Gate",
+    "Replica",
     "cron_app",
     "fixed",
     "insert_sessions",
     "notes",
     "query",
+    "replica",
     "running",
     "seconds_to_end",
     "serving",

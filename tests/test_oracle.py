@@ -1,0 +1,599 @@
+"""The oracle of the chaos runs, put to records made by hand: what is wrong in them it must find."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import pytest
+
+from tools.chaos.oracle import Job, Row, Verdict, judge, percentile
+from tools.chaos.records import Claim, Commit, Event, Evidence
+
+TIDY = Job("tidy", interval=10, jitter=0.3)
+LEASE = 3
+SECONDS = 100
+
+# What the wall clock says when the monotonic one says 0.
+EPOCH = 1_800_000_000
+
+
+@dataclass(frozen=True)
+class Body:
+    """A body as it should be: it is claimed when due, begins at once, writes and ends."""
+
+    start: float
+    pid: int = 1
+    took: float | None = 0.5
+    """None: it has no end."""
+    how: str = "end"
+    late: float | None = None
+    """How long it had been due. None: for as short as it can have been, but for 10 ms."""
+    outcome: str | None = "ok"
+    claimed: bool = True
+    begun: bool = True
+    """False: there is only its claim."""
+    writes: bool = True
+
+
+def event(what: str, pid: int, at: float, job: str = "", body: str = "") -> Event:
+    """Make an event whose clocks agree."""
+    return Event(what, pid, job, body, monotonic=at, wall=EPOCH + at)
+
+
+def evidence(
+    bodies: Sequence[Body], *events: Event, pids: Sequence[int] = (1, 2), job: Job = TIDY
+) -> Evidence:
+    """Record what the bodies and their processes do, and the events."""
+    recorded = [event("up", pid, -1) for pid in pids] + list(events)
+    commits, claims, latest = [], [], 0.0
+    for run_no, body in enumerate(bodies, start=1):
+        name, at = f"body {run_no}", EPOCH + body.start
+        if body.begun:
+            recorded.append(event("start", body.pid, body.start, job.name, name))
+            if body.took is not None:
+                end = body.start + body.took
+                recorded.append(event(body.how, body.pid, end, job.name, name))
+        commits.append(Commit("claim", job.name, body.pid, run_no, at))
+        if body.writes and body.begun:
+            commits.append(Commit("write", job.name, body.pid, run_no, at, name))
+        due = min(body.start - 0.01, latest + job.ceiling)
+        if body.late is not None:
+            due = body.start - body.late
+        if body.claimed:
+            claims.append(Claim(job.name, body.pid, EPOCH + due, at, body.outcome))
+        latest = body.start + (body.took or 0) * body.begun
+    return Evidence(recorded, commits, claims, since=0, until=SECONDS)
+
+
+def regular(job: Job = TIDY) -> list[Body]:
+    """Make a body each interval, of two processes in turn."""
+    count = int(SECONDS / job.interval)
+    return [Body(index * job.interval + 0.01, pid=1 + index % 2) for index in range(count)]
+
+
+def after(*bodies: Body, job: Job = TIDY) -> list[Body]:
+    """Put the bodies in the middle of a run between regular ones."""
+    first, last = bodies[0].start, bodies[-1].start
+    rest = int((SECONDS - 1 - last) / job.interval)
+    return [
+        *(body for body in regular(job) if body.start < first - job.interval / 2),
+        *bodies,
+        *(Body(last + job.interval * index) for index in range(1, rest + 1)),
+    ]
+
+
+def verdict(found: Evidence, *, quiet: bool = True, processes: int = 2, job: Job = TIDY) -> Verdict:
+    """Judge it."""
+    return judge(found, [job], processes=processes, lease=LEASE, quiet=quiet)
+
+
+def row(found: Evidence, *, quiet: bool = True, job: Job = TIDY) -> Row:
+    """Judge it, and give what is found of the job."""
+    return verdict(found, quiet=quiet, job=job).rows[0]
+
+
+def violations(found: Evidence, *, quiet: bool = True, job: Job = TIDY) -> list[str]:
+    """Judge it, and give what is wrong, without the moments."""
+    return [text.split(", at ")[0] for text in verdict(found, quiet=quiet, job=job).violations]
+
+
+def gaps(texts: Sequence[str]) -> list[str]:
+    """Leave only what is wrong with gaps: a late start is also one with a delay."""
+    return [text for text in texts if "gap" in text]
+
+
+# A kill somewhere, so that a run is not quiet, and that explains nothing else.
+ELSEWHERE = (event("up", 3, -1), event("kill", 3, 1), event("up", 4, 2))
+
+
+def disturbed(bodies: Sequence[Body], *events: Event, job: Job = TIDY) -> list[str]:
+    """Judge a run that is not quiet, and give what is wrong."""
+    found = evidence(bodies, *ELSEWHERE, *events, job=job)
+    texts = judge(found, [job], processes=3, lease=LEASE, quiet=False).violations
+    return [text.split(", at ")[0] for text in texts]
+
+
+def test_a_clean_record_passes() -> None:
+    """Ten runs, one for each due time, and nothing is wrong."""
+    found = verdict(evidence(regular()))
+    assert found.violations == []
+    assert (found.rows[0].due_times, found.rows[0].runs) == (10, 10)
+    assert (found.rows[0].duplicates, found.rows[0].overlaps) == (0, 0)
+    assert found.rows[0].gaps == pytest.approx([10] * 9)
+    assert found.delays == pytest.approx([0.01] * 10)
+    assert found.shares == {1: 5, 2: 5}
+
+
+def test_a_clean_record_of_a_disturbed_run_passes() -> None:
+    """What was done to a process that ran nothing changes nothing."""
+    assert disturbed(regular()) == []
+
+
+def test_no_record_at_all_fails() -> None:
+    """Who sees nothing may not say that all is well."""
+    found = violations(Evidence([], [], [], since=0, until=SECONDS))
+    assert "tidy: it did not begin to run" in found
+    assert "0 processes came up, not 2" in found
+
+
+# Duplicates
+
+
+@pytest.mark.parametrize(("part", "duplicates"), [(0.34, 1), (0.36, 0)])
+def test_two_starts_nearer_than_a_part_of_the_interval_are_a_duplicate(
+    part: float, duplicates: int
+) -> None:
+    """0.34 times the interval is too near, 0.36 is not."""
+    found = row(evidence(after(Body(50), Body(50 + part * TIDY.interval, pid=2))))
+    assert (found.duplicates, found.near) == (duplicates, 0)
+
+
+def test_a_duplicate_is_a_violation() -> None:
+    """It says which job, and how near."""
+    found = violations(evidence(after(Body(50), Body(51, pid=2))))
+    assert "tidy: two starts 1.000 s apart" in found
+
+
+def test_a_duplicate_in_the_same_process_is_found() -> None:
+    """It matters little who does it twice."""
+    assert row(evidence(after(Body(50), Body(51)))).duplicates == 1
+
+
+def test_each_of_several_duplicates_counts() -> None:
+    """Three starts for one due time are two too many."""
+    assert row(evidence(after(Body(50), Body(51, pid=2), Body(52, pid=3)))).duplicates == 2
+
+
+def test_a_duplicate_before_all_processes_are_up_is_found() -> None:
+    """Safety holds from the first start on."""
+    bodies = [Body(-8), Body(-7, pid=2), *regular()]
+    assert row(evidence(bodies)).duplicates == 1
+
+
+@pytest.mark.parametrize(("wait", "duplicates", "near"), [(3.51, 0, 1), (3.49, 1, 0)])
+def test_a_retry_is_named_apart(wait: float, duplicates: int, near: int) -> None:
+    """It comes 5 s less 30 % after an error's end at the earliest, here after 0.5 s."""
+    hourly = Job("tidy", interval=60, jitter=0.3)
+    bodies = [Body(0.01, how="error", outcome="error"), Body(0.51 + wait, pid=2)]
+    found = row(evidence(bodies, job=hourly), job=hourly)
+    assert (found.duplicates, found.near) == (duplicates, near)
+
+
+def test_the_start_after_a_cut_short_run_is_named_apart() -> None:
+    """SIGTERM has cancelled a run, and another process begins it again at once."""
+    cut_short = Body(50, how="cancelled", outcome="interrupted")
+    bodies = after(cut_short, Body(50.5, pid=2))
+    terminate, down = event("terminate", 1, 50.2), event("down", 1, 50.6)
+    found = row(evidence(bodies, terminate, down), quiet=False)
+    assert (found.duplicates, found.near) == (0, 1)
+    assert disturbed(bodies, terminate, down) == []
+
+
+@pytest.mark.parametrize(
+    ("how", "terminated_at", "again_at"),
+    [
+        ("cancelled", 90.0, 50.6),  # by whom?
+        ("end", 50.2, 50.6),  # it had done all that it had to
+        ("cancelled", 50.2, 50.4),  # it had not ended yet
+    ],
+)
+def test_another_near_start_of_a_terminated_process_is_a_duplicate(
+    how: str, terminated_at: float, again_at: float
+) -> None:
+    """Only what SIGTERM has cut short is due at once, and only after its end."""
+    bodies = after(Body(50, how=how, outcome="interrupted"), Body(again_at, pid=2))
+    found = evidence(bodies, event("terminate", 1, terminated_at))
+    assert row(found, quiet=False).duplicates == 1
+
+
+# Overlaps
+
+
+@pytest.mark.parametrize(("took", "overlaps"), [(9.001, 1), (9.0, 0)])
+def test_an_overlap_of_a_millisecond_is_found(took: float, overlaps: int) -> None:
+    """A run may begin when the one before ends, and no sooner."""
+    found = row(evidence(after(Body(50, took=took), Body(59, pid=2))))
+    assert (found.overlaps, found.duplicates) == (overlaps, 0)
+
+
+def test_an_overlap_is_a_violation() -> None:
+    """It says which job, and for how long."""
+    found = violations(evidence(after(Body(50, took=9.001), Body(59, pid=2))))
+    assert "tidy: two runs at once for 0.001 s" in found
+
+
+def test_an_overlap_with_a_run_but_one_before_is_found() -> None:
+    """A long run is compared with all that begin before it ends."""
+    bodies = after(Body(50, took=15), Body(57, pid=2), Body(64, pid=2))
+    assert row(evidence(bodies)).overlaps == 2
+
+
+def test_an_overlap_with_a_run_of_a_stopped_process_is_named_apart() -> None:
+    """A pause beyond the lease ends the lease, and the run does not know."""
+    bodies = after(Body(50, took=9.1), Body(59, pid=2))
+    stop, go = event("stop", 1, 51), event("continue", 1, 55.5)
+    found = row(evidence(bodies, stop, go), quiet=False)
+    assert (found.overlaps, found.overlaps_stopped) == (0, 1)
+
+
+@pytest.mark.parametrize(("pid", "stop", "go"), [(1, 45, 49.9), (1, 60, 64), (3, 51, 55)])
+def test_an_overlap_that_no_stop_explains_counts(pid: int, stop: float, go: float) -> None:
+    """The process of a run must have been stopped during that run."""
+    bodies = after(Body(50, took=9.1), Body(59, pid=2))
+    found = row(evidence(bodies, event("stop", pid, stop), event("continue", pid, go)), quiet=False)
+    assert (found.overlaps, found.overlaps_stopped) == (1, 0)
+
+
+def test_a_killed_run_ends_with_its_process() -> None:
+    """What comes after overlaps with nothing."""
+    bodies = after(Body(50, took=None, outcome="abandoned", writes=False), Body(62, pid=2))
+    assert disturbed(bodies, event("kill", 1, 51)) == []
+
+
+def test_a_run_without_an_end_is_a_violation() -> None:
+    """Its process was not killed, so it should have one."""
+    found = violations(evidence(after(Body(50, took=None))))
+    assert "tidy: a run that never ended" in found
+
+
+# Gaps of quiet runs
+
+
+@pytest.mark.parametrize(
+    ("gap", "wrong"),
+    [
+        (6.81, []),
+        (6.79, ["tidy: a gap of 6.790 s, not 7.000 s"]),
+        (13.99, []),
+        (14.01, ["tidy: a gap of 14.010 s, not 14.000 s"]),
+    ],
+)
+def test_a_quiet_gap_is_within_the_jitter(gap: float, wrong: list[str]) -> None:
+    """From 0.2 s less than 7 s to 1 s more than 13 s."""
+    assert gaps(violations(evidence(after(Body(50), Body(50 + gap, pid=2))))) == wrong
+
+
+@pytest.mark.parametrize(("gap", "ok"), [(4.79, False), (4.81, True), (5.99, True), (6.01, False)])
+def test_without_jitter_a_quiet_gap_is_the_interval(gap: float, ok: bool) -> None:
+    """Every gap of a job each five seconds is 5 s, less 0.2 s or 1 s more at most."""
+    steady = Job("tidy", interval=5, jitter=0)
+    bodies = [body for body in regular(steady) if body.start < 50]
+    shifted = [replace(body, start=body.start + gap - 5) for body in regular(steady)[10:]]
+    found = violations(evidence([*bodies, *shifted], job=steady), job=steady)
+    assert (gaps(found) == []) == ok
+
+
+def test_a_run_that_outlives_its_slot_is_followed_by_a_gap() -> None:
+    """The ceiling counts from its end."""
+    assert gaps(violations(evidence(after(Body(40, took=15), Body(68.9, pid=2))))) == []
+    found = violations(evidence(after(Body(40, took=15), Body(69.1, pid=2))))
+    assert gaps(found) == ["tidy: a gap of 29.100 s, not 29.000 s"]
+
+
+def test_a_job_that_never_runs_is_found() -> None:
+    """However well the others do."""
+    assert "tidy: it did not begin to run" in violations(evidence([]))
+
+
+def test_a_job_that_begins_late_is_found() -> None:
+    """A new job is due soon after the start."""
+    late = [body for body in regular() if body.start > 15.1]
+    assert "tidy: it did not begin to run" in violations(evidence(late))
+
+
+def test_a_job_that_ceases_to_run_is_found() -> None:
+    """The last gap has no end, and is too long all the same."""
+    ceased = [body for body in regular() if body.start < 80]
+    assert violations(evidence(ceased)) == ["tidy: no run for 29.990 s"]
+
+
+# Gaps of disturbed runs
+
+
+@pytest.mark.parametrize(("again", "ok"), [(67.9, True), (68.1, False)])
+def test_without_a_signal_to_its_process_a_gap_has_its_ceiling(again: float, ok: bool) -> None:
+    """13 s, a catch-up delay of up to 3 s, and 2 s for the machine."""
+    assert (disturbed(after(Body(50), Body(again, pid=2))) == []) == ok
+
+
+@pytest.mark.parametrize(("again", "ok"), [(69.9, True), (70.1, False)])
+def test_after_a_kill_the_lease_ends_first(again: float, ok: bool) -> None:
+    """Renewed just before the kill at 62 s, it ends at 65 s; 3 s of catch-up delay and 2 s."""
+    bodies = after(Body(50, took=None, writes=False), Body(again, pid=2))
+    assert (disturbed(bodies, event("kill", 1, 62)) == []) == ok
+
+
+@pytest.mark.parametrize(("again", "ok"), [(67.9, True), (68.1, False)])
+def test_an_earlier_kill_does_not_move_the_ceiling(again: float, ok: bool) -> None:
+    """The lease has long ended when the job is due."""
+    bodies = after(Body(50, took=None, writes=False), Body(again, pid=2))
+    assert (disturbed(bodies, event("kill", 1, 51)) == []) == ok
+
+
+@pytest.mark.parametrize("what", ["kill", "stop"])
+@pytest.mark.parametrize(("lost_at", "ok"), [(52.4, True), (52.6, False)])
+def test_a_process_lost_long_after_a_run_had_ended_holds_nothing_up(
+    what: str, lost_at: float, ok: bool
+) -> None:
+    """What ended at 50.5 s is recorded 2 s later at the latest, and then no lease has to end."""
+    often = Job("tidy", interval=2, jitter=0.3)
+    bodies = after(Body(50), Body(55.5, pid=2), job=often)
+    signals = [event(what, 1, lost_at), event("continue", 1, lost_at + 0.01)]
+    assert (gaps(disturbed(bodies, *signals, job=often)) == []) == ok
+
+
+@pytest.mark.parametrize(("again", "ok"), [(81.9, True), (82.1, False)])
+def test_what_sigterm_cut_short_is_seen_at_the_next_look(again: float, ok: bool) -> None:
+    """15 s after the process has ended, at 62 s, and then 3 s of catch-up delay and 2 s."""
+    bodies = after(Body(50, took=6, how="cancelled", outcome="interrupted"), Body(again, pid=2))
+    signals = event("terminate", 1, 55), event("down", 1, 62)
+    assert (disturbed(bodies, *signals) == []) == ok
+
+
+@pytest.mark.parametrize(("again", "ok"), [(69.9, True), (70.1, False)])
+def test_what_ended_by_itself_is_not_waited_for(again: float, ok: bool) -> None:
+    """SIGTERM has cut nothing short: only the lease counts, from the process's end at 62 s."""
+    bodies = after(Body(50, took=6), Body(again, pid=2))
+    signals = event("terminate", 1, 55), event("down", 1, 62)
+    assert (disturbed(bodies, *signals) == []) == ok
+
+
+@pytest.mark.parametrize("what", ["kill", "terminate"])
+def test_a_process_lost_after_an_overrun_had_ended_changes_nothing(what: str) -> None:
+    """The job is due a gap after that run's end, as recorded."""
+    bodies = after(Body(50, took=12), Body(76, pid=2))
+    assert disturbed(bodies, event(what, 1, 62.5)) == []
+
+
+@pytest.mark.parametrize(("again", "ok"), [(72.4, True), (72.6, False)])
+def test_a_stopped_process_may_hold_the_write_lock(again: float, ok: bool) -> None:
+    """Nobody else has written during the 4.5 s that it was stopped."""
+    bodies = after(Body(50), Body(again, pid=2))
+    signals = event("stop", 3, 60), event("continue", 3, 64.5)
+    assert (disturbed(bodies, *signals) == []) == ok
+
+
+def test_a_stopped_process_that_lets_others_write_holds_no_lock() -> None:
+    """A single row shows it."""
+    found = evidence(
+        after(Body(50), Body(72.4, pid=2)),
+        *ELSEWHERE,
+        event("stop", 3, 60),
+        event("continue", 3, 64.5),
+    )
+    found.commits.append(Commit("claim", "other", 2, 1, EPOCH + 62))
+    wrong = judge(found, [TIDY], processes=3, lease=LEASE, quiet=False).violations
+    assert len(wrong) == 1
+    assert "tidy: a gap of 22.400 s, not 18.000 s" in wrong[0]
+
+
+def test_the_latest_start_is_the_one_nearest_to_its_bound() -> None:
+    """Counted from the ceiling, as its bound is."""
+    bodies = after(Body(50, took=None, writes=False), Body(66.5, pid=2))
+    found = evidence(bodies, event("kill", 1, 62))
+    latest = row(found, quiet=False).latest
+    assert latest is not None
+    assert (latest.seconds, latest.bound) == pytest.approx((3.5, 7))
+
+
+# Claims
+
+
+def test_a_claim_that_nobody_has_run_is_a_violation() -> None:
+    """Its due time is lost, and no signal to its process explains that."""
+    lost = Body(50, begun=False, outcome="abandoned")
+    assert disturbed(after(lost, Body(57.5, pid=2))) == [
+        "tidy: a claim (abandoned) that nobody has run"
+    ]
+
+
+def test_a_claim_whose_process_was_killed_explains_a_gap() -> None:
+    """It was made, and then there was nobody to run it."""
+    lost = Body(62, begun=False, outcome="abandoned")
+    bodies = after(Body(50), lost, Body(78, pid=2))
+    assert disturbed(bodies, event("kill", 1, 62.1)) == []
+
+
+def test_a_claim_that_was_lost_long_ago_explains_nothing() -> None:
+    """From it on the job had its ceiling like after a run."""
+    lost = Body(62, begun=False, outcome="abandoned")
+    bodies = after(Body(50), lost, Body(80.1, pid=2))
+    [wrong] = disturbed(bodies, event("kill", 1, 62.1))
+    assert wrong == "tidy: a gap of 18.100 s, not 18.000 s"
+
+
+def test_a_run_without_a_claim_is_a_violation() -> None:
+    """Nobody gave it the right to run."""
+    found = violations(evidence(after(Body(50, claimed=False))))
+    assert found == ["tidy: a run that nobody has claimed"]
+
+
+def test_a_claim_of_another_process_is_not_the_runs_own() -> None:
+    """The claim names the process."""
+    found = evidence(regular())
+    found.claims[5] = replace(found.claims[5], pid=1)
+    assert "tidy: a run that nobody has claimed" in violations(found)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "gap", "ok"),
+    [
+        ("ok", 6.999, False),
+        ("ok", 7.0, True),
+        ("abandoned", 6.999, False),
+        ("missed", 6.999, False),
+        ("error", 3.499, False),
+        ("error", 3.5, True),
+        ("timeout", 3.499, False),
+        ("interrupted", 0.1, True),
+    ],
+)
+def test_claims_keep_the_floor(outcome: str, gap: float, ok: bool) -> None:
+    """To the millisecond; after an error that of a retry, and none after a cut-short run."""
+    found = evidence(after(Body(50, outcome=outcome), Body(50 + gap, pid=2, late=0.0)))
+    assert ("tidy: two claims" not in str(violations(found))) == ok
+
+
+def test_a_due_time_that_hides_a_late_start_is_a_violation() -> None:
+    """Due 13.7 s after a start, or 13.2 s after its end: no schedule has said so."""
+    found = violations(evidence(after(Body(50), Body(63.8, pid=2, late=0.1))))
+    assert found == ["tidy: due 0.200 s later than it can be"]
+
+
+# Writes
+
+
+def test_a_write_after_the_next_claim_is_stale() -> None:
+    """Another process has claimed the job between."""
+    found = evidence(regular())
+    late = found.commits.pop(5)
+    found.commits.insert(6, late)
+    assert late.what == "write"
+    assert violations(found) == ["tidy: a stale write"]
+
+
+def test_a_write_after_a_claim_of_the_same_process_is_stale() -> None:
+    """It is a later run of its own, and its number tells."""
+    found = evidence([replace(body, pid=1) for body in regular()], pids=(1,))
+    found.commits.insert(6, found.commits.pop(5))
+    wrong = judge(found, [TIDY], processes=1, lease=LEASE, quiet=True)
+    assert wrong.stale_writes == 1
+
+
+def test_a_write_after_that_of_a_later_body_is_stale_whatever_its_number() -> None:
+    """The engine has given two runs the same number, and the second one has written."""
+    found = evidence([replace(body, pid=1) for body in regular()], pids=(1,))
+    found.commits[:] = [replace(commit, run_no=1) for commit in found.commits]
+    found.commits[3], found.commits[1] = found.commits[1], found.commits[3]
+    wrong = judge(found, [TIDY], processes=1, lease=LEASE, quiet=True)
+    assert wrong.stale_writes == 1
+
+
+def test_a_write_of_no_known_body_is_stale() -> None:
+    """Nobody knows who has written it."""
+    found = evidence(regular())
+    found.commits.append(replace(found.commits[-1], body="unheard of"))
+    assert violations(found) == ["tidy: a stale write"]
+
+
+def test_several_writes_of_a_run_are_its_own() -> None:
+    """It may write as long as nobody has claimed the job after it."""
+    found = evidence(regular())
+    found.commits.insert(6, found.commits[5])
+    assert violations(found) == []
+
+
+def test_a_write_that_is_not_there_is_a_violation() -> None:
+    """The body has ended well, so it was told that its write was committed."""
+    found = violations(evidence(after(Body(50, writes=False))))
+    assert found == ["tidy: what a run has written is not there"]
+
+
+def test_a_refused_write_is_counted() -> None:
+    """It is what the fence is for."""
+    found = verdict(evidence(after(Body(50, how="refused", writes=False))))
+    assert (found.refused, found.violations) == (1, [])
+
+
+# Delays and shares
+
+
+@pytest.mark.parametrize(("late", "wrong"), [(0.199, 0), (0.2, 1)])
+def test_the_p99_of_quiet_delays_has_a_bound(late: float, wrong: int) -> None:
+    """Of ten starts, one that is 200 ms late is too many."""
+    assert len(violations(evidence(after(Body(50, late=late))))) == wrong
+
+
+def test_one_late_start_of_a_hundred_is_allowed() -> None:
+    """It is a p99, not a maximum."""
+    often = Job("tidy", interval=1, jitter=0.3)
+    bodies = regular(often)
+    bodies[50] = replace(bodies[50], late=0.5)
+    assert violations(evidence(bodies, job=often), job=often) == []
+    bodies[60] = replace(bodies[60], late=0.5)
+    found = violations(evidence(bodies, job=often), job=often)
+    assert found == ["the start delay has a p99 of 500 ms"]
+
+
+def test_delays_of_a_disturbed_run_are_not_judged() -> None:
+    """There each start has its bound."""
+    assert disturbed(after(Body(50, late=2.0))) == []
+
+
+def test_percentiles_are_values_that_occurred() -> None:
+    """The smallest that so many do not exceed."""
+    values = [float(value) for value in range(100, 0, -1)]
+    assert [percentile(values, part) for part in (0, 0.5, 0.99, 1)] == [1, 50, 99, 100]
+
+
+@pytest.mark.parametrize(("runs", "wrong"), [(5, 0), (4, 1)])
+def test_each_process_has_a_tenth_of_an_even_share(runs: int, wrong: int) -> None:
+    """Of a hundred runs by two processes, five."""
+    often = Job("tidy", interval=1, jitter=0.3)
+    bodies = [
+        replace(body, pid=2 if index < runs else 1) for index, body in enumerate(regular(often))
+    ]
+    found = violations(evidence(bodies, job=often), job=often)
+    assert found == [f"process 2 began {runs} runs, not 5.0"] * wrong
+
+
+# What cannot be judged
+
+
+def test_a_wall_clock_that_was_set_is_found() -> None:
+    """Due times are of the wall clock, and mean nothing then."""
+    found = evidence(regular())
+    found.events[:] = [
+        replace(each, wall=each.wall + 1) if each.monotonic > 50 else each for each in found.events
+    ]
+    assert "the wall clock was set by 1.000 s" in violations(found)
+
+
+def test_one_reading_of_the_clocks_that_was_held_up_says_nothing() -> None:
+    """A process can be stopped between them."""
+    often = Job("tidy", interval=1, jitter=0.3)
+    found = evidence(regular(often), job=often)
+    found.events[-1] = replace(found.events[-1], wall=found.events[-1].wall + 4.5)
+    assert violations(found, job=often) == []
+
+
+def test_a_process_that_does_not_come_up_is_found() -> None:
+    """What is said of six processes must be about six."""
+    assert "1 processes came up, not 2" in violations(evidence(regular(), pids=(1,)))
+
+
+def test_a_process_that_ends_by_itself_is_found() -> None:
+    """Another came up in its place, and nothing had been done to it."""
+    found = violations(evidence(regular(), event("up", 3, 50)))
+    assert "a process ended to which nothing was done" in found
+
+
+def test_a_disturbed_run_in_which_nothing_was_done_proves_nothing() -> None:
+    """Somebody has forgotten the signals."""
+    found = violations(evidence(regular()), quiet=False)
+    assert found == ["nothing was done to the processes"]
+
+
+def test_a_quiet_run_in_which_something_was_done_is_none() -> None:
+    """It would be excused from nothing."""
+    found = violations(evidence(regular(), event("stop", 2, 50), event("continue", 2, 54)))
+    assert "{'stop': 1, 'continue': 1} was done to the processes" in found

@@ -1,0 +1,495 @@
+"""The oracle: judges from the records of a run whether the contract was kept.
+
+It shares no code with the engine and believes no number of its. Runs, duplicates, overlaps and gaps
+come from the file of the bodies alone, on the machine's monotonic clock; a body names itself. What
+only the database can tell is believed as far as this:
+
+- Which writes were committed, and after which claim: `chaos_effect`, which the bodies fill and, for
+  the claims, a trigger, in the order of the commits.
+- When a run was due: `due_at` of the history. Due times are drawn by chance, so from the file alone
+  nobody can tell how long after it a run began. A due time that lies later than the start before
+  it allows is a violation, or a late start could hide behind it. A start belongs to the latest
+  claim of its process.
+- Which claims no body followed, as when a process is killed in between: what is left over of the
+  history. A signal to its process must explain such a claim; then the claim may explain a gap.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from math import ceil, inf
+from statistics import median
+
+from tools.chaos.records import ENDS, SIGNALS, Claim, Event, Evidence
+
+# Two starts nearer than this part of the interval are one due time that was run twice. Due times
+# lie 1 - jitter or more apart; bodies can be nearer than their claims, but not by as much.
+DUPLICATE = 0.35
+
+# By how much a quiet gap may miss the schedule. A start that was late makes the next gap short.
+QUIET_EARLY_SECONDS, QUIET_LATE_SECONDS = 0.2, 1.0
+
+# Of a hundred starts of a quiet run, ninety-nine come sooner than this after they were due.
+DELAY_SECONDS_P99 = 0.2
+
+# Of an even share, each process of a quiet run has at least this part; where an even share is so
+# few runs, chance alone may give a process none.
+SHARE, SHARE_RUNS_MIN = 0.1, 20
+
+# A start may come so long after the moment that the contract names, for a machine is busy.
+SLACK_SECONDS = 2.0
+
+# A process looks at the database this often: the latest at which it learns of a run that another
+# one has cut short, and that is due at once.
+LOOK_SECONDS = 15.0
+
+# What is overdue waits for a chance part of the jitter, at most so long.
+CATCH_UP_SECONDS_MAX = 10.0
+
+# The first retry after an error comes so long after its end, or an interval, jitter aside.
+RETRY_SECONDS = 5.0
+
+# How far two readings of the clocks may be apart.
+CLOCK_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What the service promises of a job. Seconds."""
+
+    name: str
+    interval: float
+    jitter: float
+
+    @property
+    def floor(self) -> float:
+        """The shortest time from a start until the next run is due."""
+        return self.interval * (1 - self.jitter)
+
+    @property
+    def ceiling(self) -> float:
+        """The longest time from a start until the next run is due."""
+        return self.interval * (1 + self.jitter)
+
+    @property
+    def retry(self) -> float:
+        """The shortest time from an error until the next run is due."""
+        return min(self.interval, RETRY_SECONDS) * (1 - self.jitter)
+
+    @property
+    def catch_up(self) -> float:
+        """The longest that an overdue run waits."""
+        return min(CATCH_UP_SECONDS_MAX, self.interval * self.jitter)
+
+
+# The jobs of service.py.
+JOBS = (
+    Job("quick", 1, 0.3),
+    Job("thread", 1, 0.3),
+    Job("fails", 3, 0.3),
+    Job("steady", 5, 0),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A body from its start to its end. How it ended: one of ENDS, "killed", or "never".
+
+    Or, with `how` "lost", a claim that no body followed, which ended as it began.
+    """
+
+    job: str
+    pid: int
+    start: float
+    end: float
+    how: str
+    body: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Lateness:
+    """How long after the latest moment at which it can have been due a run started."""
+
+    seconds: float
+    bound: float
+
+    @property
+    def left(self) -> float:
+        """How far it is from the bound."""
+        return self.bound - self.seconds
+
+
+@dataclass(slots=True)
+class Row:
+    """What is found of one job."""
+
+    job: Job
+    due_times: int = 0
+    runs: int = 0
+    duplicates: int = 0
+    near: int = 0
+    """Starts as near as duplicates that the contract allows: a retry, or after a cut-short run."""
+    overlaps: int = 0
+    overlaps_stopped: int = 0
+    """Overlaps with a run during which its process was stopped."""
+    gaps: list[float] = field(default_factory=list)
+    delays: list[float] = field(default_factory=list)
+    latest: Lateness | None = None
+    """The one that came nearest to its bound, or furthest beyond."""
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What is found. Without violations the contract was kept."""
+
+    rows: list[Row] = field(default_factory=list)
+    shares: dict[int, int] = field(default_factory=dict)
+    """How many runs each process of a quiet run began."""
+    signals: Counter[str] = field(default_factory=Counter)
+    refused: int = 0
+    """Bodies that wanted to write and were refused: the fence had something to do."""
+    stale_writes: int = 0
+    violations: list[str] = field(default_factory=list)
+
+    @property
+    def delays(self) -> list[float]:
+        """The start delays of all jobs."""
+        return [delay for row in self.rows for delay in row.delays]
+
+
+def percentile(values: Sequence[float], part: float) -> float:
+    """Return the smallest value that at least this part of the values do not exceed."""
+    return sorted(values)[max(0, ceil(part * len(values)) - 1)]
+
+
+def judge(
+    evidence: Evidence,
+    jobs: Sequence[Job],
+    *,
+    processes: int,
+    lease: float,
+    quiet: bool,
+    busy: bool = False,
+) -> Verdict:
+    """Judge a run of so many processes. In a quiet one nothing is done to any of them.
+
+    On a machine that is busy with other work, what comes late by less than SLACK_SECONDS says
+    nothing of the service.
+    """
+    judge = _Judge(evidence, processes, lease, quiet, busy)
+    judge.check_clock()
+    judge.check_processes()
+    judge.check_writes()
+    for job in jobs:
+        row = Row(job)
+        judge.verdict.rows.append(row)
+        lost = judge.match_claims(row)
+        judge.check_starts(row)
+        judge.check_overlaps(row)
+        judge.check_gaps(row, lost)
+        judge.check_due_times(row)
+    if quiet and not busy:
+        judge.check_delays()
+    if quiet:
+        judge.check_shares()
+    return judge.verdict
+
+
+class _Judge:
+    def __init__(
+        self, evidence: Evidence, processes: int, lease: float, quiet: bool, busy: bool
+    ) -> None:
+        self.verdict = Verdict()
+        self._evidence = evidence
+        self._events = sorted(evidence.events, key=lambda event: event.monotonic)
+        self._processes = processes
+        self._lease = lease
+        self._quiet = quiet
+        self._busy = busy
+        # The median, for between its two readings a process can be stopped.
+        self._offset = median([e.wall - e.monotonic for e in self._events] or [0.0])
+        self._signals = self._by_process("kill", "stop", "terminate")
+        self._stopped = self._read_stopped()
+        self._runs = self._read_runs()
+
+    # Whether it can be judged at all
+
+    def check_clock(self) -> None:
+        """Find that the wall clock was set, for then due times mean nothing."""
+        offsets = [event.wall - event.monotonic for event in self._events]
+        tenth = max(1, len(offsets) // 10)
+        if offsets and abs(step := median(offsets[-tenth:]) - median(offsets[:tenth])) > (
+            CLOCK_SECONDS
+        ):
+            self._violation(None, f"the wall clock was set by {step:.3f} s")
+
+    def check_processes(self) -> None:
+        """Find that other processes were there than should be, or other things done to them."""
+        self.verdict.signals = signals = Counter(
+            e.what for e in self._events if e.what in SIGNALS and self._in_window(e.monotonic)
+        )
+        if self._quiet == bool(signals):
+            self._violation(None, f"{dict(signals) or 'nothing'} was done to the processes")
+        ups = [event.monotonic for event in self._events if event.what == "up"]
+        if (early := sum(up <= self._evidence.since for up in ups)) != self._processes:
+            self._violation(None, f"{early} processes came up, not {self._processes}")
+        if len(ups) > self._processes + signals["kill"] + signals["terminate"]:
+            self._violation(None, "a process ended to which nothing was done")
+
+    # What must never be
+
+    def check_starts(self, row: Row) -> None:
+        """Find starts nearer than due times can be."""
+        for one, two in pairwise(self._runs[row.job.name]):
+            gap = two.start - one.start
+            if gap >= DUPLICATE * row.job.interval:
+                continue
+            if self._may_be_near(row.job, one, two):
+                row.near += 1
+            else:
+                row.duplicates += 1
+                self._violation(two.start, f"{row.job.name}: two starts {gap:.3f} s apart")
+
+    def _may_be_near(self, job: Job, one: Run, two: Run) -> bool:
+        if one.how == "error":
+            return two.start >= one.end + job.retry
+        terminated = any(
+            signal.what == "terminate" and signal.monotonic < one.end
+            for signal in self._signals[one.pid]
+        )
+        return one.how == "cancelled" and terminated and two.start >= one.end
+
+    def check_overlaps(self, row: Row) -> None:
+        """Find runs of the job at the same time. One whose process was stopped is named apart."""
+        name, runs = row.job.name, self._runs[row.job.name]
+        for index, one in enumerate(runs):
+            if one.how == "never":
+                self._violation(one.start, f"{name}: a run that never ended")
+            for two in runs[index + 1 :]:
+                if two.start >= one.end:
+                    break
+                if self._was_stopped(one) or self._was_stopped(two):
+                    row.overlaps_stopped += 1
+                else:
+                    row.overlaps += 1
+                    both = min(one.end, two.end) - two.start
+                    self._violation(two.start, f"{name}: two runs at once for {both:.3f} s")
+
+    def check_writes(self) -> None:
+        """Find writes of a run that was not its job's last, and writes that are not there."""
+        runs = {run.body: run for runs in self._runs.values() for run in runs}
+        claimed: dict[str, tuple[int, int]] = {}
+        latest: dict[str, float] = defaultdict(lambda: -inf)
+        written = set()
+        for commit in self._evidence.commits:
+            if commit.what == "claim":
+                claimed[commit.job] = commit.pid, commit.run_no
+                continue
+            written.add(commit.body)
+            run = runs.get(commit.body)
+            start = inf if run is None else run.start
+            # Who claimed the job last; and, since the number is the engine's own, also whether a
+            # body that started later has written before.
+            own = claimed.get(commit.job) == (commit.pid, commit.run_no)
+            if not own or run is None or start < latest[commit.job]:
+                self.verdict.stale_writes += 1
+                self._violation(commit.at - self._offset, f"{commit.job}: a stale write")
+            latest[commit.job] = max(start, latest[commit.job])
+        for run in runs.values():
+            self.verdict.refused += run.how == "refused"
+            if run.how == "end" and run.body not in written:
+                self._violation(run.start, f"{run.job}: what a run has written is not there")
+
+    # What must be in time
+
+    def check_gaps(self, row: Row, lost: Iterable[Run]) -> None:
+        """Find gaps that are longer than the contract allows and, in a quiet run, shorter ones."""
+        job, runs, (since, until) = row.job, self._runs[row.job.name], self._window
+        row.runs = sum(self._in_window(run.start) for run in runs)
+        row.gaps = [two.start - one.start for one, two in pairwise(runs) if one.start >= since]
+        tries = sorted([*runs, *lost], key=lambda run: run.start)
+        if not tries or tries[0].start > since + job.ceiling + SLACK_SECONDS:
+            self._violation(None, f"{job.name}: it did not begin to run")
+        for one, two in pairwise(tries):
+            if not since <= two.start <= until:
+                continue
+            gap, due, bound = two.start - one.start, *self._bound(job, one)
+            lateness = Lateness(two.start - due, bound - due)
+            if row.latest is None or lateness.left < row.latest.left:
+                row.latest = lateness
+            most = bound - one.start
+            if gap > most:
+                self._violation(two.start, f"{job.name}: a gap of {gap:.3f} s, not {most:.3f} s")
+            least = min(job.floor, job.retry) if one.how == "error" else job.floor
+            if self._quiet and not self._busy and gap < least - QUIET_EARLY_SECONDS:
+                self._violation(two.start, f"{job.name}: a gap of {gap:.3f} s, not {least:.3f} s")
+        open_gaps = [run for run in tries if run.start <= until][-1:]
+        for last in open_gaps:
+            if until > self._bound(job, last)[1]:
+                self._violation(until, f"{job.name}: no run for {until - last.start:.3f} s")
+
+    def _bound(self, job: Job, run: Run) -> tuple[float, float]:
+        """Return the latest moment at which the next run can be due, and at which it has started.
+
+        It is due at most a ceiling after the start, or after the end where a run outlives its slot.
+        In a quiet run it starts then. Else, in this order:
+
+        1. If the process was killed or stopped before it had recorded the end, the lease must end.
+           At the latest it was renewed just then.
+        2. If SIGTERM cut the run short, it is due at once, and others see it when they look next.
+        3. A stopped process may hold the database's one write lock until it is continued.
+        4. What is overdue waits for the catch-up delay.
+        """
+        signals = [
+            signal
+            for signal in self._signals[run.pid]
+            if run.start - SLACK_SECONDS <= signal.monotonic <= run.end + SLACK_SECONDS
+        ]
+        cut_short = run.how == "cancelled" and any(it.what == "terminate" for it in signals)
+        due = run.start + job.ceiling
+        if run.how in ENDS and not cut_short and run.end > run.start + job.floor:
+            due = run.end + job.ceiling
+        if self._quiet:
+            return due, due + (SLACK_SECONDS if self._busy else QUIET_LATE_SECONDS)
+        free = due
+        for signal in signals:
+            gone = signal.monotonic
+            if signal.what == "terminate":
+                gone = self._gone_at(signal)
+                if cut_short or run.how == "lost":
+                    free = max(free, gone + LOOK_SECONDS)
+            free = max(free, gone + self._lease)
+        free += max(self._locked(run.start, free), default=0.0)
+        return due, free + job.catch_up + SLACK_SECONDS
+
+    def _gone_at(self, signal: Event) -> float:
+        """When the process that was terminated had ended its part, at the latest."""
+        downs = [e.monotonic for e in self._events if e.what == "down" and e.pid == signal.pid]
+        return max([signal.monotonic, *downs])
+
+    def _locked(self, since: float, until: float) -> Iterator[float]:
+        """For how long each stopped process can have kept the others from writing meanwhile."""
+        commits = [(commit.pid, commit.at - self._offset) for commit in self._evidence.commits]
+        for pid, stops in self._stopped.items():
+            for stop, go in stops:
+                others = (
+                    other != pid and stop + CLOCK_SECONDS < at < go - CLOCK_SECONDS
+                    for other, at in commits
+                )
+                if stop <= until and since <= go and not any(others):
+                    yield go - stop
+
+    def check_delays(self) -> None:
+        """Find that too many runs began too long after they were due."""
+        delays = self.verdict.delays
+        if delays and (p99 := percentile(delays, 0.99)) >= DELAY_SECONDS_P99:
+            self._violation(None, f"the start delay has a p99 of {p99 * 1000:.0f} ms")
+
+    def check_shares(self) -> None:
+        """Find a process that hardly did anything."""
+        runs = [run for runs in self._runs.values() for run in runs if self._in_window(run.start)]
+        begun = Counter(run.pid for run in runs)
+        ups = [event.pid for event in self._events if event.what == "up"]
+        self.verdict.shares = {pid: begun[pid] for pid in ups}
+        least = SHARE * len(runs) / self._processes
+        for pid, share in self.verdict.shares.items():
+            if share < least and least >= SHARE * SHARE_RUNS_MIN:
+                self._violation(None, f"process {pid} began {share} runs, not {least:.1f}")
+
+    # What the history says
+
+    def match_claims(self, row: Row) -> list[Run]:
+        """Find each start's claim, for its delay. Give the claims that no body followed."""
+        name, lost = row.job.name, list[Run]()
+        claims = self._claims(name)
+        row.due_times = sum(self._in_window(self._at(claim)) for claim in claims)
+        for run in self._runs[name]:
+            latest = run.start + CLOCK_SECONDS
+            own = [it for it in claims if it.pid == run.pid and self._at(it) <= latest]
+            if not own:
+                self._violation(run.start, f"{name}: a run that nobody has claimed")
+                continue
+            claims.remove(own[-1])
+            if self._in_window(run.start):
+                row.delays.append(run.start - (own[-1].due - self._offset))
+        for claim in claims:
+            at = self._at(claim)
+            signals = self._signals[claim.pid]
+            if any(abs(signal.monotonic - at) <= SLACK_SECONDS for signal in signals):
+                lost.append(Run(name, claim.pid, at, at, "lost"))
+            else:
+                self._violation(at, f"{name}: a claim ({claim.outcome}) that nobody has run")
+        return lost
+
+    def check_due_times(self, row: Row) -> None:
+        """Find claims nearer than the floor, and due times that would hide a late start."""
+        job, runs = row.job, self._runs[row.job.name]
+        for one, two in pairwise(self._claims(job.name)):
+            gap, at = two.at - one.at, self._at(two)
+            least = 0.0 if one.outcome == "interrupted" else job.floor
+            if one.outcome in ("error", "timeout"):
+                least = min(job.floor, job.retry)
+            if gap < least - 1e-6:
+                self._violation(at, f"{job.name}: two claims {gap:.6f} s apart")
+            ends = [run.end for run in runs if run.end <= at]
+            latest = max([self._at(one), *ends]) + job.ceiling
+            if (after := two.due - self._offset - latest) > CLOCK_SECONDS:
+                self._violation(at, f"{job.name}: due {after:.3f} s later than it can be")
+
+    # What has happened
+
+    @property
+    def _window(self) -> tuple[float, float]:
+        return self._evidence.since, self._evidence.until
+
+    def _in_window(self, at: float) -> bool:
+        return self._evidence.since <= at <= self._evidence.until
+
+    def _violation(self, at: float | None, text: str) -> None:
+        moment = "" if at is None else f", at second {at - self._evidence.since:.3f}"
+        self.verdict.violations.append(text + moment)
+
+    def _at(self, claim: Claim) -> float:
+        return claim.at - self._offset
+
+    def _claims(self, name: str) -> list[Claim]:
+        claims = [claim for claim in self._evidence.claims if claim.job == name]
+        return sorted(claims, key=lambda claim: claim.at)
+
+    def _was_stopped(self, run: Run) -> bool:
+        return any(stop <= run.end and run.start <= go for stop, go in self._stopped[run.pid])
+
+    def _by_process(self, *kinds: str) -> dict[int, list[Event]]:
+        found = defaultdict(list)
+        for event in self._events:
+            if event.what in kinds:
+                found[event.pid].append(event)
+        return found
+
+    def _read_stopped(self) -> dict[int, list[tuple[float, float]]]:
+        """From when to when each process was stopped."""
+        found = defaultdict(list)
+        for pid, events in self._by_process("stop", "continue").items():
+            for one, two in pairwise([*events, None]):
+                assert one is not None
+                if one.what == "stop":
+                    found[pid].append((one.monotonic, inf if two is None else two.monotonic))
+        return found
+
+    def _read_runs(self) -> dict[str, list[Run]]:
+        """Read the runs of each job, in the order of their starts."""
+        ends = {event.body: event for event in self._events if event.what in ENDS}
+        found = defaultdict(list)
+        for start in (event for event in self._events if event.what == "start"):
+            end, how = inf, "never"
+            if start.body in ends:
+                end, how = ends[start.body].monotonic, ends[start.body].what
+            else:
+                for signal in self._signals[start.pid]:
+                    if signal.what == "kill" and signal.monotonic >= start.monotonic:
+                        end, how = signal.monotonic, "killed"
+                        break
+            run = Run(start.job, start.pid, start.monotonic, end, how, start.body)
+            found[start.job].append(run)
+        return found

@@ -1,0 +1,135 @@
+"""What is recorded of a run of the service, and how it is read. Nothing of the engine is in here.
+
+There are two sources. One is a file to which bodies, processes and the harness append lines. It is
+what a verdict rests on. The other is the database, read for what only it can tell: what was written
+there in which order, and when a run was due.
+"""
+
+import json
+import os
+import re
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+# How a body can end. Without such a line its process was killed.
+ENDS = ("end", "error", "cancelled", "refused")
+
+# What the harness does to a process.
+SIGNALS = ("kill", "stop", "continue", "terminate")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A line of the file.
+
+    Of a body, `what` is "start" or one of ENDS; of a process "up", "down" or "exit", or one of
+    SIGNALS.
+    All processes of a machine share its monotonic clock, so its seconds can be compared.
+    """
+
+    what: str
+    pid: int
+    job: str = ""
+    body: str = ""
+    """Made up by the body that starts, so no number of the engine's need be believed."""
+    parent: int = 0
+    monotonic: float = field(default_factory=time.monotonic)
+    wall: float = field(default_factory=time.time)
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A row of `chaos_effect`, in which the database itself notes what was committed, in order.
+
+    A "write" is a body's, through `ctx.write`; a "claim" is noted by a trigger on the jobs' table.
+    """
+
+    what: str
+    job: str
+    pid: int
+    run_no: int
+    at: float
+    """Seconds of the wall clock."""
+    body: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A row of the engine's own history, in seconds of the wall clock."""
+
+    job: str
+    pid: int
+    due: float
+    at: float
+    outcome: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """All that is known of a run. Between `since` and `until`, monotonic, all should have run."""
+
+    events: list[Event]
+    commits: list[Commit]
+    claims: list[Claim]
+    since: float
+    until: float
+
+
+class Recorder:
+    """Appends to the file. Each line is one write at its end, so processes do not mix lines."""
+
+    def __init__(self, path: Path) -> None:
+        """Make the file, unless it is there."""
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    def __call__(self, event: Event) -> None:
+        """Append the event."""
+        os.write(self._file, f"{json.dumps(asdict(event))}\n".encode())
+
+
+class Follower:
+    """Reads the file while it grows."""
+
+    def __init__(self, path: Path) -> None:
+        """Begin before the first event."""
+        self._path = path
+        self._read = 0
+
+    def new(self) -> Iterator[Event]:
+        """Give the events that have come since it was last asked."""
+        with self._path.open("rb") as file:
+            file.seek(self._read)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._read += len(line)
+                yield Event(**json.loads(line))
+
+
+def pid_of(owner: str) -> int:
+    """Return the process in the name of an owner, which is host-pid-chance."""
+    found = re.fullmatch(r".*-(\d+)-[0-9a-f]+", owner)
+    assert found, f"{owner!r} names no process"
+    return int(found[1])
+
+
+def read_database(path: Path) -> tuple[list[Commit], list[Claim]]:
+    """Read what was committed, in that order, and the history."""
+    with closing(sqlite3.connect(path)) as database:
+        commits = [
+            Commit(what, job, pid_of(owner) if owner else pid, run_no, at, body)
+            for what, job, pid, owner, run_no, at, body in database.execute(
+                "SELECT what, job, pid, owner, run_no, wall, body FROM chaos_effect ORDER BY id"
+            )
+        ]
+        claims = [
+            Claim(job, pid_of(owner), due / 1e6, at / 1e6, outcome)
+            for job, owner, due, at, outcome in database.execute(
+                "SELECT name, owner, due_at, started_at, outcome FROM cron_run ORDER BY started_at"
+            )
+        ]
+    return commits, claims

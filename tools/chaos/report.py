@@ -1,0 +1,87 @@
+"""A verdict in words: a table, what is wrong, and one line."""
+
+from collections.abc import Iterator, Sequence
+
+from tools.chaos.oracle import (
+    DELAY_SECONDS_P99,
+    QUIET_EARLY_SECONDS,
+    QUIET_LATE_SECONDS,
+    SHARE,
+    Row,
+    Verdict,
+    percentile,
+)
+
+HEAD = (
+    "job",
+    "due",
+    "runs",
+    "duplicates",
+    "overlaps",
+    "gap, s: min mean max",
+    "delay, ms: p50 p99 max",
+    "latest, s",
+)
+
+
+def report(name: str, verdict: Verdict, *, load: float, quiet: bool) -> str:
+    """Tell what was found, in a table with a line for each job and a last line that sums it up."""
+    lines = [*_table([HEAD, *(_cells(row, quiet=quiet) for row in verdict.rows)])]
+    if verdict.signals:
+        signals = ", ".join(f"{what} {count}" for what, count in verdict.signals.items())
+        lines.append(f"signals: {signals}; writes refused by the fence: {verdict.refused}")
+    if shares := sorted(verdict.shares.values()):
+        even = sum(shares) / len(shares)
+        lines.append(
+            f"runs of each process: {' '.join(map(str, shares))}; even would be {even:.1f}, "
+            f"at least {SHARE * even:.1f} are asked for"
+        )
+    lines += [f"WRONG: {violation}" for violation in verdict.violations]
+    counts = {
+        "runs": sum(row.runs for row in verdict.rows),
+        "duplicates": sum(row.duplicates for row in verdict.rows),
+        "overlaps": sum(row.overlaps for row in verdict.rows),
+        "stale writes": verdict.stale_writes,
+    }
+    word = "FAILED" if verdict.violations else "passed"
+    summed = ", ".join(f"{count} {what}" for what, count in counts.items())
+    delays = verdict.delays
+    p99 = f", start delay p99 {percentile(delays, 0.99) * 1000:.0f} ms" if delays else ""
+    return "\n".join([*lines, f"{name}: {word}: {summed}{p99}, load {load:.1f}"])
+
+
+def explanation() -> str:
+    """Tell how to read the tables."""
+    return (
+        "In brackets: near starts that the contract allows, and overlaps with a stopped process.\n"
+        f"A quiet gap may be {QUIET_EARLY_SECONDS:g} s shorter and {QUIET_LATE_SECONDS:g} s longer "
+        f"than scheduled; the p99 of quiet delays is under {DELAY_SECONDS_P99 * 1000:.0f} ms.\n"
+        "Latest: the start that came nearest to its bound, both counted from the latest moment at "
+        "which the run can have been due."
+    )
+
+
+def _cells(row: Row, *, quiet: bool) -> tuple[str, ...]:
+    gaps, delays = row.gaps or [0.0], row.delays or [0.0]
+    gap = f"{min(gaps):.2f} {sum(gaps) / len(gaps):.2f} {max(gaps):.2f}"
+    if quiet:
+        least = min(row.job.floor, row.job.retry) - QUIET_EARLY_SECONDS
+        gap += f" ({least:.1f} to {row.job.ceiling + QUIET_LATE_SECONDS:.1f})"
+    delay = " ".join(f"{percentile(delays, part) * 1000:.0f}" for part in (0.5, 0.99, 1))
+    latest = row.latest
+    return (
+        row.job.name,
+        f"{row.due_times}",
+        f"{row.runs}",
+        f"{row.duplicates}" + (f" (+{row.near})" if row.near else ""),
+        f"{row.overlaps}" + (f" (+{row.overlaps_stopped})" if row.overlaps_stopped else ""),
+        gap,
+        delay,
+        f"{latest.seconds:.2f} of {latest.bound:.2f}" if latest else "",
+    )
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

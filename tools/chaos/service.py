@@ -1,0 +1,189 @@
+"""The service that is put to the proof: four jobs that record what they do.
+
+Usage: DATABASE_URL=... CHAOS_RECORDS=FILE python -m tools.chaos.service, which makes the tables;
+then, with the same settings, `uvicorn tools.chaos.service:service --factory`, as often as you like.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from app.cron import JobContext, every, job
+from app.cron.clock import SystemClock
+from app.cron.fence import LeaseLost
+from app.cron.job import Function
+from app.db import open_database, upgrade_schema
+from app.main import create_app
+from app.settings import read_settings
+from fastapi import FastAPI
+from sqlalchemy import Connection, text
+
+from tools.chaos.records import Event, Recorder
+
+# The order of its ids is the order of the commits, for SQLite lets one write at a time. The trigger
+# puts each claim between the writes, so a write by a run that is not the last shows.
+TABLES = (
+    """
+    CREATE TABLE chaos_effect (
+        id INTEGER PRIMARY KEY, what TEXT NOT NULL, job TEXT NOT NULL, run_no INTEGER NOT NULL,
+        pid INTEGER, owner TEXT, body TEXT NOT NULL DEFAULT '', wall REAL
+    )
+    """,
+    """
+    CREATE TRIGGER chaos_claim AFTER UPDATE OF run_no ON cron_job
+    BEGIN
+        INSERT INTO chaos_effect (what, job, run_no, owner, wall)
+        VALUES ('claim', new.name, new.run_no, new.owner, (julianday('now') - 2440587.5) * 86400);
+    END
+    """,
+)
+
+WRITE = text("""
+    INSERT INTO chaos_effect (what, job, run_no, pid, body, wall)
+    VALUES ('write', :job, :run_no, :pid, :body, (julianday('now') - 2440587.5) * 86400)
+""")
+
+# Longer than any test: such a run ends only by what is done to its process.
+LONG_SECONDS = 600
+
+record = Recorder(Path(os.environ["CHAOS_RECORDS"]))
+
+
+def note(what: str, job: str = "", body: str = "") -> None:
+    """Record an event of this process."""
+    record(Event(what, os.getpid(), job, body, parent=os.getppid()))
+
+
+class Body:
+    """One execution of a job's body, which writes a row at a time in fenced transactions."""
+
+    def __init__(self, job: str, ctx: JobContext) -> None:
+        """Give it a name of its own."""
+        self.name = uuid4().hex
+        self._ctx = ctx
+        self._values = {"job": job, "run_no": ctx.run_no, "pid": os.getpid(), "body": self.name}
+
+    def write(self) -> Any:
+        """Add a row. In `async def`, await it."""
+        return self._ctx.write(self._insert)
+
+    def _insert(self, connection: Connection) -> None:
+        connection.execute(WRITE, self._values)
+
+
+@contextmanager
+def recorded(job: str, ctx: JobContext) -> Iterator[Body]:
+    """Record that a body starts, and how it ends."""
+    body = Body(job, ctx)
+    note("start", job, body.name)
+    how = "error"
+    try:
+        yield body
+        how = "end"
+    except asyncio.CancelledError:
+        how = "cancelled"
+        raise
+    except LeaseLost:
+        how = "refused"
+        raise
+    finally:
+        note(how, job, body.name)
+
+
+@job(every(seconds=1))
+async def quick(ctx: JobContext) -> None:
+    """Write, work for a fifth of a second, write again."""
+    with recorded("quick", ctx) as body:
+        await body.write()
+        await ctx.clock.sleep(0.2)
+        await body.write()
+
+
+@job(every(seconds=1))
+def thread(ctx: JobContext) -> None:
+    """Write, work, write again, in a thread, which nobody can cancel."""
+    with recorded("thread", ctx) as body:
+        body.write()
+        time.sleep(0.1)
+        body.write()
+
+
+@job(every(seconds=3))
+async def fails(ctx: JobContext) -> None:
+    """Write, and fail every other time."""
+    with recorded("fails", ctx) as body:
+        await body.write()
+        if ctx.run_no % 2:
+            raise ValueError("every other time")
+
+
+@job(every(seconds=5, jitter=0))
+async def steady(ctx: JobContext) -> None:
+    """Write, every five seconds."""
+    with recorded("steady", ctx) as body:
+        await body.write()
+
+
+@job(every(seconds=2))
+async def long(ctx: JobContext) -> None:
+    """Work until something happens, and be due again soon."""
+    with recorded("long", ctx):
+        await ctx.clock.sleep(LONG_SECONDS)
+
+
+@job(every(minutes=1, jitter=0.05))
+async def rare(ctx: JobContext) -> None:
+    """Work until something happens, and be due again much later."""
+    with recorded("rare", ctx):
+        await ctx.clock.sleep(LONG_SECONDS)
+
+
+def service() -> FastAPI:
+    """Make the app with the four jobs."""
+    return _recorded_app([quick, thread, fails, steady])
+
+
+def long_service() -> FastAPI:
+    """Make an app with one job, whose runs do not end."""
+    return _recorded_app([long])
+
+
+def rare_service() -> FastAPI:
+    """Make another one, whose job is also rarely due."""
+    return _recorded_app([rare])
+
+
+def _recorded_app(jobs: list[Function]) -> FastAPI:
+    app = create_app(jobs=jobs)
+    lifespan = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def recorded_lifespan(app: FastAPI) -> AsyncIterator[Any]:
+        async with lifespan(app) as state:
+            note("up")
+            yield state
+        note("down")
+
+    app.router.lifespan_context = recorded_lifespan
+    return app
+
+
+async def make_tables() -> None:
+    """Make the tables of the app, of the engine, and ours."""
+    with closing(open_database(read_settings())) as database:
+        await upgrade_schema(database, SystemClock())
+
+        def make(connection: Connection) -> None:
+            for statement in TABLES:
+                connection.exec_driver_sql(statement)
+
+        await database.write(make)
+
+
+if __name__ == "__main__":
+    asyncio.run(make_tables())

@@ -1,0 +1,99 @@
+"""How runs have ended: kept until the store has it, then told to the log and to who waits."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from .job import JobLog
+from .schedule import in_words
+from .store import Claim, Finish, Look, Store, StoreUnavailable
+
+Item = TypeVar("Item", Claim, Finish)
+Answer = TypeVar("Answer")
+
+log = logging.getLogger(__name__)
+
+
+async def each(
+    operation: Callable[[Sequence[Item]], Awaitable[list[Answer]]],
+    items: Sequence[Item],
+    done: Callable[[Sequence[Item], list[Answer]], None],
+) -> None:
+    """Ask the store with all items at once or, where that fails, with each alone, so that one job's
+    fault touches no other. `done` is given each answer as it comes; what fails alone is logged."""
+    try:
+        answers = await operation(items)
+    except StoreUnavailable:
+        raise
+    except Exception:
+        if len(items) == 1:
+            log.exception("cron: %s cannot be claimed, or its end recorded", items[0].name)
+        else:
+            for item in items:
+                await each(operation, [item], done)
+    else:
+        done(items, answers)
+
+
+class Ends:
+    """The ends of runs which the store does not have yet. `recorded` is given what is known of the
+    jobs after that."""
+
+    def __init__(self, store: Store, recorded: Callable[[list[Look]], None]) -> None:
+        self._store = store
+        self._tell = recorded
+        self._finishes: dict[str, Finish] = {}
+        self._awaited: dict[str, asyncio.Future[Finish]] = {}
+
+    @property
+    def names(self) -> set[str]:
+        """The jobs for whose last run this is so."""
+        return set(self._finishes)
+
+    def add(self, finish: Finish) -> None:
+        """A run has ended."""
+        self._finishes[finish.name] = finish
+
+    def of(self, name: str) -> asyncio.Future[Finish]:
+        """How the next run of this job ends, once that is recorded."""
+        return self._awaited.setdefault(name, asyncio.get_running_loop().create_future())
+
+    async def record(self) -> None:
+        """Tell the store. What it cannot record now is kept for later."""
+        if finishes := list(self._finishes.values()):
+            await each(self._store.finish, finishes, self._recorded)
+            self._settle(finishes)  # those that have failed alone: their leases run out
+
+    def give_up(self) -> None:
+        """The store is not told any more."""
+        for finish in self._finishes.values():
+            JobLog(finish.name, finish.run_no).error("%s, which is not recorded", finish.outcome)
+        for awaited in self._awaited.values():
+            if not awaited.done():
+                awaited.set_exception(StoreUnavailable("how the run ended is not recorded"))
+
+    def _recorded(self, finishes: Sequence[Finish], looks: list[Look]) -> None:
+        for finish, look in zip(finishes, looks, strict=True):
+            _report(finish, look)
+        self._settle(finishes)
+        self._tell(looks)
+
+    def _settle(self, finishes: Sequence[Finish]) -> None:
+        for finish in finishes:
+            if self._finishes.get(finish.name) is finish:
+                del self._finishes[finish.name]
+                if (awaited := self._awaited.pop(finish.name, None)) and not awaited.done():
+                    awaited.set_result(finish)
+
+
+def _report(finish: Finish, look: Look) -> None:
+    remark = finish.note or finish.error
+    due = finish.outcome != "interrupted" and not look.paused
+    JobLog(finish.name, finish.run_no).info(
+        "%s%s%s",
+        finish.outcome,
+        f", {remark}" if remark else "",
+        f"; next in {in_words(look.delay)}" if due else "",
+        extra={"outcome": finish.outcome},
+    )

@@ -1,0 +1,429 @@
+"""The driver: what it claims when, what it does not begin, and what it survives."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from app.cron import JobContext, crontab, every, job
+from app.cron.memory_store import MemoryStore
+from app.cron.schedule import Schedule
+from app.cron.store import Claim, Claimed, Look
+from support import OPERATIONS, FakeClock, cron_app, fixed, replica, running
+
+Log = pytest.LogCaptureFixture
+Function = Callable[..., Any]
+MINUTELY = every(minutes=1, jitter=0)
+
+
+def tick(
+    starts: list[float], schedule: Schedule = MINUTELY, seconds: float = 0, **options: Any
+) -> Function:
+    """A job that takes so long, and notes when it begins."""
+
+    @job(schedule, **{"name": "tick", "timeout": None, **options})
+    async def body(ctx: JobContext) -> None:
+        starts.append(ctx.clock.monotonic())
+        await ctx.clock.sleep(seconds)
+
+    return body
+
+
+# When jobs start
+
+
+@pytest.mark.parametrize(("draw", "seconds"), [(0, 0), (0.5, 5), (1, 10)])
+async def test_with_jitter_the_first_run_waits_a_little(
+    clock: FakeClock, draw: float, seconds: float
+) -> None:
+    """Up to 10 seconds, so that replicas that start together do not work all at once."""
+    starts = list[float]()
+    app = cron_app(tick(starts, every(minutes=5)), clock=clock, random=fixed(draw))
+    async with running(app, clock):
+        await clock.advance(seconds=10)
+    assert starts == [seconds]
+
+
+async def test_a_crontab_waits_for_its_first_fire(clock: FakeClock) -> None:
+    """It does not run at the start, and then at its times."""
+    starts = list[str]()
+
+    @job(crontab("0 3 * * *", tz="Europe/Madrid"))
+    async def nightly(ctx: JobContext) -> None:
+        starts.append(f"{ctx.clock.now():%d %H:%M}")
+
+    async with running(cron_app(nightly, clock=clock), clock):
+        await clock.advance(days=3)
+    assert starts == ["01 02:00", "02 02:00", "03 02:00"]
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+async def test_a_crontab_follows_a_stepped_wall_clock(clock: FakeClock, hours: int) -> None:
+    """It is about times of day: it starts when the wall says 02:00, at most a look of 15 s late."""
+    starts = list[float]()
+    async with running(cron_app(tick(starts, crontab("0 2 * * *")), clock=clock), clock):
+        await clock.advance(seconds=1)
+        clock.step(hours=hours)
+        await clock.advance(hours=5)
+    assert len(starts) == 1
+    assert 7_200 - hours * 3_600 <= starts[0] <= 7_200 - hours * 3_600 + 15
+
+
+async def test_a_crontab_whose_time_was_skipped_runs_once(clock: FakeClock) -> None:
+    """A wall clock set forwards over several fires makes one run, within a look of 15 s."""
+    starts = list[float]()
+    async with running(cron_app(tick(starts, crontab("0 * * * *")), clock=clock), clock):
+        await clock.advance(seconds=60)
+        clock.step(hours=5)
+        await clock.advance(minutes=30)
+    assert len(starts) == 1
+    assert 60 <= starts[0] <= 75
+
+
+async def test_a_lone_job_is_not_delayed(clock: FakeClock) -> None:
+    """There is nothing to wait for."""
+    starts = list[float]()
+    app = cron_app(tick(starts), clock=clock, coalesce=timedelta(milliseconds=50))
+    async with running(app, clock):
+        await clock.advance(seconds=180)
+    assert starts == [0, 60, 120, 180]
+
+
+async def test_jobs_that_fall_due_soon_after_another_are_claimed_together(clock: FakeClock) -> None:
+    """Within 50 ms they share a transaction. None runs early."""
+    store = Watched(clock)
+    one, two = tick([], name="one"), tick([], crontab("* * * * *"), name="two")
+    clock.step(milliseconds=-40)
+    app = cron_app(one, two, clock=clock, store=store, coalesce=timedelta(milliseconds=50))
+    async with running(app, clock):
+        await clock.advance(milliseconds=49)
+        assert store.claims == []
+        await clock.advance(milliseconds=1)
+    assert store.claims == [["one", "two"]]
+
+
+async def test_a_slow_job_does_not_delay_another(clock: FakeClock) -> None:
+    """Each keeps its own time."""
+    starts = list[float]()
+    slow = tick([], seconds=1_000, name="slow")
+    async with running(cron_app(slow, tick(starts), clock=clock), clock):
+        await clock.advance(seconds=180)
+    assert starts == [0, 60, 120, 180]
+
+
+# What it asks the store
+
+
+async def test_it_looks_every_fifteen_seconds(clock: FakeClock, tmp_path: Path) -> None:
+    """Whatever is due. Each minute it says that the process is alive; more it does not ask."""
+    async with replica(clock, tmp_path, tick([], every(hours=1, jitter=0))) as one:
+        await clock.advance(minutes=2)
+        assert one.store.times("look") == [15, 30, 45, 60, 75, 90, 105, 120]
+        assert one.store.times("check_in") == [0, 60, 120]
+        assert one.store.times("register") == one.store.times("claim") == [0]
+        assert len(one.store.asked) == 8 + 3 + 1 + 1 + 1  # and the end of a run
+
+
+async def test_what_is_running_here_is_not_looked_at(clock: FakeClock) -> None:
+    """Nobody else can change when it is due."""
+    store = Watched(clock)
+    app = cron_app(tick([], seconds=20), tick([], name="tock"), clock=clock, store=store)
+    async with running(app, clock):
+        await clock.advance(seconds=30)
+    assert store.looks == [["tock"], ["tick", "tock"]]
+
+
+async def test_a_claim_that_is_lost_is_looked_at(clock: FakeClock) -> None:
+    """It comes again when the other one has left it due."""
+    store, starts = Watched(clock), list[float]()
+    app = cron_app(tick(starts), clock=clock, store=store, look_every=timedelta(hours=1))
+    async with running(app, clock):
+        await clock.advance(seconds=59)
+        store.claim_elsewhere("tick", timedelta(seconds=61))
+        await clock.advance(seconds=61)
+    assert starts == [0, 120]
+    assert store.looks == [["tick"]]
+
+
+@pytest.mark.parametrize(("interval", "looks"), [(4, range(4, 24, 4)), (100, [100, 115])])
+async def test_what_is_due_and_held_is_looked_at_and_not_claimed(
+    clock: FakeClock, tmp_path: Path, interval: float, looks: Iterable[float]
+) -> None:
+    """Each interval, at most 15 s apart: a claim in vain would be a write."""
+    subject = tick([], every(seconds=interval, jitter=0), seconds=1_000)
+    once_an_hour = timedelta(hours=1)
+    async with (
+        replica(clock, tmp_path, subject),
+        replica(clock, tmp_path, subject, look_every=once_an_hour) as two,
+    ):
+        await clock.advance(seconds=max(looks))
+        assert two.store.times("look") == list(looks)
+        assert two.store.times("claim") == [interval]
+
+
+# What it does not begin
+
+
+@pytest.mark.parametrize(
+    ("part", "seconds", "begins"),
+    [
+        ("seconds_after", 1, True),
+        ("seconds_after", 1.001, False),
+        ("seconds_before", 24.999, True),
+        ("seconds_before", 25, False),
+    ],
+)
+async def test_a_body_begins_soon_after_its_claim_or_not_at_all(
+    clock: FakeClock, tmp_path: Path, part: str, seconds: float, *, begins: bool
+) -> None:
+    """A second after the database has decided, and while the lease is trusted: later, another one
+    might have it. The next run is due as the claim has set it."""
+    starts = list[float]()
+    subject = tick(starts, every(minutes=2))
+    async with replica(clock, tmp_path, subject) as one:
+        getattr(one.store, part)["claim"] = seconds
+        await clock.advance(seconds=60)
+        getattr(one.store, part).clear()
+        [run] = await one.store.history("tick")
+        decided = 5 + (seconds if part == "seconds_before" else 0)
+        if begins:
+            assert (starts, run.outcome) == ([5 + seconds], "ok")
+        else:
+            assert (starts, run.outcome, run.error) == ([], "missed", "claim answered late")
+        [look] = await one.store.look(["tick"])
+        assert look.delay == timedelta(seconds=decided + 120 - 60)
+
+
+@pytest.mark.parametrize(("late", "begins"), [(30, True), (30.001, False)])
+async def test_a_run_that_is_later_than_allowed_is_missed(
+    clock: FakeClock, tmp_path: Path, late: float, *, begins: bool
+) -> None:
+    """After a downtime, say: it is told how late it is. The next one comes in its time."""
+    starts = list[float]()
+    subject = tick(starts, max_late=timedelta(seconds=30))
+    async with replica(clock, tmp_path, subject):
+        pass
+    await clock.advance(seconds=60 + late)
+    async with replica(clock, tmp_path, subject) as one:
+        _, run = await one.store.history("tick")
+        assert run.outcome == ("ok" if begins else "missed")
+        assert run.error == ("" if begins else "30 s late, and max_late is 30 s")
+        await clock.advance(seconds=60)
+    assert starts == ([0, 60 + late, 120 + late] if begins else [0, 120 + late])
+
+
+async def test_a_run_that_was_requested_is_never_too_late(clock: FakeClock, tmp_path: Path) -> None:
+    """Somebody wants it, and has waited for long enough."""
+    starts = list[float]()
+    subject = tick(starts, max_late=timedelta(seconds=30))
+    async with replica(clock, tmp_path, subject) as one:
+        await one.store.request("tick")
+        one.store.fails = {"claim"}
+    await clock.advance(hours=1)
+    async with replica(clock, tmp_path, subject) as one:
+        assert starts == [0, 3_600]
+
+
+async def test_a_missed_run_is_no_failure(clock: FakeClock, tmp_path: Path) -> None:
+    """Nor does it end a row of them: nothing was tried. It is counted for itself."""
+
+    @job(MINUTELY, name="tick")
+    async def fails() -> None:
+        raise ValueError
+
+    async with replica(clock, tmp_path, fails, seconds_after={"claim": 2}) as one:
+        await clock.advance(seconds=59)
+        one.store.seconds_after.clear()
+        await clock.advance(seconds=5)
+        one.store.seconds_after["claim"] = 2
+        await clock.advance(seconds=5)
+        [record] = await one.store.jobs()
+        counts = {outcome: count for outcome, count in record.counts.items() if count}
+        assert (record.failures, counts) == (1, {"missed": 2, "error": 1})
+
+
+# What it survives
+
+
+@pytest.mark.parametrize("operation", ["claim", "finish", "look", "heartbeat"])
+async def test_a_mistake_anywhere_does_not_end_it(
+    clock: FakeClock, tmp_path: Path, operation: str
+) -> None:
+    """It is logged, not more than once a second, and what is due runs as soon as it is mended."""
+    starts = list[float]()
+    subject = tick(starts, every(seconds=20, jitter=0), seconds=12)
+    async with replica(clock, tmp_path, subject) as one:
+        one.store.error, one.store.fails = ValueError("a mistake"), {operation}
+        await clock.advance(minutes=2)
+        assert len(one.store.asked) < 2 * 120
+        one.store.fails = ()
+        mended = clock.monotonic()
+        await clock.advance(minutes=2)
+        assert one.scheduler.problem() is None
+        assert len([start for start in starts if start > mended]) >= 4
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A schedule that cannot say when the next run is due, from `since` on."""
+
+    since: datetime
+    jitter = 0.0
+    steady = True
+
+    def check(self) -> None: ...
+
+    def remark(self) -> None: ...
+
+    def first(self, now: datetime, random: Random) -> datetime:
+        return now
+
+    def next(self, after: datetime, random: Random) -> datetime:
+        if after >= self.since:
+            raise ValueError("no idea")
+        return after + timedelta(seconds=10)
+
+    def catch_up(self, random: Random) -> timedelta:
+        return timedelta(0)
+
+    def period(self, at: datetime) -> timedelta:
+        return timedelta(seconds=10)
+
+    def latest(self, now: datetime) -> datetime:
+        return now + timedelta(hours=1)
+
+
+@pytest.mark.parametrize("since", [0, 15])
+async def test_a_schedule_that_fails_leaves_the_others_alone(
+    clock: FakeClock, tmp_path: Path, caplog: Log, since: float
+) -> None:
+    """Their claims and ends shared a transaction with its own: they are asked for one by one. It is
+    tried again with each look, not in a circle.
+
+    After Hangfire, RecurringJobSchedulerFacts: a job that cannot be scheduled hinders no other.
+    """
+    starts, broken = list[float](), list[float]()
+    schedule = Broken(clock.now() + timedelta(seconds=since))
+    subjects = tick(starts, seconds=20), tick(broken, schedule, seconds=20, name="broken")
+    async with replica(clock, tmp_path, *subjects) as one:
+        await clock.advance(minutes=2)
+        assert starts == [0, 60, 120]
+        assert {run.outcome for run in await one.store.history("tick")} == {"ok", None}
+        assert len(broken) == (1 if since else 0)
+        told = caplog.text.count("broken cannot be claimed, or its end recorded")
+        assert 1 <= told <= 120 / 15 + 1
+        assert one.scheduler.problem() is None
+
+
+async def test_a_claim_that_was_answered_begins_though_the_next_one_fails(
+    clock: FakeClock, tmp_path: Path
+) -> None:
+    """One by one, the first is answered, and then the database is away: it is run all the same."""
+    starts = list[float]()
+    broken = tick([], Broken(clock.now()), name="broken")
+    async with replica(clock, tmp_path, tick(starts, name="a"), broken, fails={"register"}) as one:
+        claim = one.store.claim
+
+        async def claim_once(claims: Sequence[Claim]) -> list[Claimed]:
+            claimed = await claim(claims)
+            one.store.fails = OPERATIONS
+            return claimed
+
+        one.store.claim = claim_once  # type: ignore[method-assign]
+        one.store.fails = ()
+        await clock.advance(seconds=1)
+        assert starts == [1]
+        assert one.scheduler.outage() is not None
+
+
+# Absence
+
+
+@pytest.mark.parametrize(("seconds", "noticed"), [(45, False), (45.001, True)])
+async def test_a_process_that_did_not_run_says_so(
+    clock: FakeClock, tmp_path: Path, caplog: Log, seconds: float, *, noticed: bool
+) -> None:
+    """It wakes more than 30 s late: that is logged once, stored for others to see, and all is
+    looked at anew. What each process runs for itself says nothing in addition."""
+    own = tick([], name="own", each_process=True)
+    async with replica(clock, tmp_path, tick([]), own) as one:
+        await clock.advance(seconds=15)
+        one.freeze()
+        await clock.advance(seconds=seconds)
+        one.thaw()
+        await clock.settle()
+        [process] = await one.store.processes()
+        line = "cron: this process did not run from 2026-01-01 00:00:30 to 2026-01-01 00:01:00 UTC"
+        assert caplog.text.count(line) == caplog.text.count("did not run") == noticed
+        assert (process.absent_until == clock.now()) == noticed
+        assert one.store.times("register") == ([0, 15 + seconds] if noticed else [0])
+
+
+@pytest.mark.parametrize(("hours", "noticed"), [(1, True), (-1, False)])
+async def test_a_wall_clock_that_was_set_forwards_looks_like_an_absence(
+    clock: FakeClock, tmp_path: Path, caplog: Log, hours: float, *, noticed: bool
+) -> None:
+    """A machine that was suspended shows nothing else: the line says that it may be either."""
+    async with replica(clock, tmp_path) as one:
+        await clock.advance(seconds=5)
+        clock.step(hours=hours)
+        await clock.advance(seconds=15)
+        assert caplog.text.count("or its clock was set") == noticed
+        [process] = await one.store.processes()
+        assert (process.absent_from is not None) == noticed
+
+
+async def test_after_an_absence_what_is_overdue_is_spread(clock: FakeClock, tmp_path: Path) -> None:
+    """All machines of a rack may have been away together."""
+    starts = list[float]()
+    subject = tick(starts, every(seconds=20, jitter=0.2))
+    async with replica(clock, tmp_path, subject, random=fixed(1)) as one:
+        await clock.advance(seconds=5)
+        one.freeze()
+        await clock.advance(seconds=95)
+        one.thaw()
+        await clock.advance(seconds=10)
+    assert starts == [4, 104]
+
+
+async def test_an_absence_is_stored_when_the_database_is_back(
+    clock: FakeClock, tmp_path: Path
+) -> None:
+    """It was noticed while that was away."""
+    async with replica(clock, tmp_path) as one:
+        one.freeze()
+        await clock.advance(seconds=60)
+        one.store.fails = OPERATIONS
+        one.thaw()
+        await clock.advance(seconds=5)
+        one.store.fails = ()
+        await clock.advance(seconds=5)
+        [process] = await one.store.processes()
+        assert process.absent_from == clock.now() - timedelta(seconds=70 - 15)
+
+
+class Watched(MemoryStore):
+    """A store that remembers which jobs were claimed and looked at together."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock)
+        self.claims: list[list[str]] = []
+        self.looks: list[list[str]] = []
+
+    async def look(self, names: Iterable[str]) -> list[Look]:
+        self.looks.append(list(names))
+        return await super().look(self.looks[-1])
+
+    async def claim(self, claims: Sequence[Claim]) -> list[Claimed]:
+        self.claims.append([claim.name for claim in claims])
+        return await super().claim(claims)
+
+    def claim_elsewhere(self, name: str, gap: timedelta) -> None:
+        """Claim and finish a run as another process would, whether it is due or not."""
+        row = self._rows[name]
+        row.run_no += 1
+        row.next_run_at = self._clock.now() + gap

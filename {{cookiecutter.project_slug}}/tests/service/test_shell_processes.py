@@ -1,0 +1,174 @@
+"""The shell as a process: alone, beside others, and when it is told to end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from support.process import POLL_SECONDS, REAL_SECONDS_MAX, SERVICE, VARIABLES, Server
+
+# A service and its shell. Its job says in a file that it has begun, and waits if it is told to.
+TIDY = """
+import asyncio
+import os
+import sys
+
+from app.cron import every, job
+from app.cron.__main__ import main
+from app.main import create_app
+
+@job(every(hours=1, jitter=0))
+async def tidy() -> str:
+    with open("begun", "a") as file:
+        file.write("tidy\\n")
+    await asyncio.sleep(float(os.environ.get("TIDY_SECONDS", "0")))
+    return "«año»"
+
+def service():
+    return create_app(jobs=[tidy])
+
+if __name__ == "__main__":
+    sys.exit(main(jobs=[tidy]))
+"""
+
+
+class Command:
+    """A command of the shell, under way in `folder`: of the service there, if it has one."""
+
+    def __init__(self, folder: Path, *words: str, **environment: str) -> None:
+        program = ["service.py"] if (folder / "service.py").exists() else ["-m", "app.cron"]
+        kept = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+        file, path = tempfile.mkstemp(".log", dir=folder)
+        self._errors = Path(path)
+        try:
+            self.process = subprocess.Popen(  # noqa: S603 -- our own command
+                [sys.executable, *program, *words],
+                cwd=folder,
+                env={**kept, "PYTHONPATH": str(SERVICE), **environment},
+                stdout=subprocess.PIPE,
+                stderr=file,
+                text=True,
+            )
+        finally:
+            os.close(file)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def end(self) -> tuple[int, str]:
+        """Wait until it ends: its exit code, and its output."""
+        output, _ = self.process.communicate(timeout=REAL_SECONDS_MAX)
+        return self.process.returncode, output
+
+    @property
+    def errors(self) -> str:
+        """What it has written to standard error, its log too."""
+        return self._errors.read_text("utf-8")
+
+
+def end(folder: Path, *words: str, **environment: str) -> tuple[int, str]:
+    """The exit code and the output of a command."""
+    with Command(folder, *words, **environment) as command:
+        return command.end()
+
+
+def wait_for(path: Path) -> None:
+    """Wait until there is such a file."""
+    deadline = time.monotonic() + REAL_SECONDS_MAX
+    while not path.exists():
+        assert time.monotonic() < deadline, f"there is no {path}"
+        time.sleep(POLL_SECONDS)
+
+
+def test_it_lists_the_jobs_of_a_new_service(tmp_path: Path) -> None:
+    """In an empty folder, where nothing has ever run."""
+    with Command(tmp_path, "list") as command:
+        code, output = command.end()
+        assert (code, command.errors) == (0, "")
+    assert [line.split()[:1] for line in output.splitlines()[:3]] == [
+        ["JOB"],
+        ["expire_sessions"],
+        ["nightly_report"],
+    ]
+    assert (tmp_path / "data" / "app.db").exists()
+
+
+def test_it_runs_a_job_of_the_service(tmp_path: Path) -> None:
+    """With all that the job depends on. Its log goes to standard error."""
+    with Command(tmp_path, "run", "expire_sessions") as command:
+        code, output = command.end()
+        assert (code, output[:42]) == (0, "expire_sessions run 1: ok, deleted 0, afte")
+        assert "INFO expire_sessions run 1: ok, deleted 0; next in " in command.errors
+
+
+def test_sigterm_ends_a_run(tmp_path: Path) -> None:
+    """As a timer outside stops it: after the grace the run is interrupted. Exit code 143."""
+    (tmp_path / "service.py").write_text(TIDY)
+    with Command(tmp_path, "run", "tidy", CRON_GRACE_SECONDS="0.1", TIDY_SECONDS="60") as command:
+        wait_for(tmp_path / "begun")
+        command.process.send_signal(signal.SIGTERM)
+        assert command.end() == (143, "")
+        assert "Traceback" not in command.errors
+    _, output = end(tmp_path, "history", "tidy", "--json")
+    assert [run["outcome"] for run in json.loads(output)] == ["interrupted"]
+
+
+def test_it_does_not_run_what_a_server_runs(tmp_path: Path) -> None:
+    """Exit code 75, and which process it is."""
+    (tmp_path / "service.py").write_text(TIDY)
+    with Server(tmp_path, "service:service", TIDY_SECONDS="60"):
+        wait_for(tmp_path / "begun")
+        with Command(tmp_path, "run", "tidy") as command:
+            assert command.end() == (75, "")
+            assert "\ntidy is running elsewhere, in " in command.errors
+    assert (tmp_path / "begun").read_text() == "tidy\n"
+
+
+def test_many_at_once_make_one_run(tmp_path: Path) -> None:
+    """Six timers that know nothing of each other, and a database that none has made yet."""
+    (tmp_path / "service.py").write_text(TIDY)
+    with ExitStack() as stack:
+        commands = [
+            stack.enter_context(Command(tmp_path, "run-due", TIDY_SECONDS="1")) for _ in range(6)
+        ]
+        ends = [command.end() for command in commands]
+    assert (tmp_path / "begun").read_text() == "tidy\n"
+    assert [code for code, _ in ends] == [0] * 6
+    outputs = sorted(output for _, output in ends)
+    assert outputs[-1].startswith("tidy run 1: ok, ")
+    for output in outputs[:-1]:
+        assert output.startswith(("tidy is running elsewhere", "tidy is not due: next run in "))
+
+
+def test_it_ends_when_nobody_reads_it(tmp_path: Path) -> None:
+    """As after `| head`: without a word, and with the code of SIGPIPE."""
+    with Command(tmp_path, "list", PYTHONUNBUFFERED="") as command:
+        assert command.process.stdout is not None
+        command.process.stdout.close()  # long before it has begun to write
+        assert command.process.wait(REAL_SECONDS_MAX) == 141
+        assert command.errors == ""
+
+
+def test_a_note_may_have_letters_that_the_output_has_not(tmp_path: Path) -> None:
+    """They are replaced."""
+    (tmp_path / "service.py").write_text(TIDY)
+    code, output = end(tmp_path, "run", "tidy", PYTHONIOENCODING="ascii")
+    assert (code, output[:27]) == (0, "tidy run 1: ok, ?a?o?, afte")

@@ -1,0 +1,62 @@
+"""A process that competes with others for the runs of one job: `rival.py DATABASE COUNTER RUNS`.
+
+It waits until its input ends. Then two stores, each as a process would have it, make the tables,
+and claim as fast as they can until the job has had so many runs. Each run reads the number in the
+file COUNTER, lets others do something, and writes one more: of two at once, one would be lost.
+"""
+
+import asyncio
+import sys
+from contextlib import closing
+from datetime import datetime, timedelta
+from os import getpid
+from pathlib import Path
+
+from app.cron.clock import SystemClock
+from app.cron.database import Database
+from app.cron.sql_store import SqlStore
+from app.cron.store import Claim, Finish, Registration
+from app.cron.tables import upgrade_tables
+
+
+def at_once(now: datetime, _: datetime | None = None) -> datetime:
+    """The job is always due."""
+    return now
+
+
+def read(counter: Path) -> int:
+    """What the counter says."""
+    return int(counter.read_text())
+
+
+def write(counter: Path, count: int) -> None:
+    """Make it say something else."""
+    counter.write_text(f"{count}")
+
+
+async def compete(path: Path, counter: Path, runs: int, owner: str) -> None:
+    """Claim and run until there have been enough."""
+    with closing(Database(path)) as database:
+        await database.write(upgrade_tables)
+        store = SqlStore(database, SystemClock(), owner=owner, lease=timedelta(seconds=60))
+        [look] = await store.register([Registration("tick", at_once, at_once, steady=True)])
+        while look.run_no < runs:
+            for claimed in await store.claim([Claim("tick", look.run_no, at_once)]):
+                count = read(counter)
+                await asyncio.sleep(0)
+                write(counter, count + 1)
+                await store.finish([Finish("tick", claimed.run_no, "ok", "", "", 0, at_once)])
+            [look] = await store.look(["tick"])
+
+
+async def main() -> None:
+    """Both stores, at the same time."""
+    path, counter, runs = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    owners = (f"{getpid()}-{each}" for each in "ab")
+    await asyncio.gather(*(compete(path, counter, runs, owner) for owner in owners))
+
+
+if __name__ == "__main__":
+    print("ready", flush=True)
+    sys.stdin.read()
+    asyncio.run(main())

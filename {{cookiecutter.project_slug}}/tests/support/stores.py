@@ -1,0 +1,194 @@
+"""Stores in a test: jobs to put into them, what a process says to them, and what is in the file."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import event
+
+from app.cron.clock import Clock
+from app.cron.database import Database
+from app.cron.sql_store import SqlStore
+from app.cron.store import Claim, Claimed, Finish, Look, Outcome, Registration, Store
+from app.cron.tables import upgrade_tables
+
+from .clock import FakeClock
+from .process import REAL_SECONDS_MAX, SERVICE
+
+INTERVAL = timedelta(minutes=5)
+LEASE = timedelta(seconds=30)
+NOW = timedelta(0)
+
+RIVAL = Path(__file__).with_name("rival.py")
+
+TABLES = ("cron_schema", "cron_job", "cron_run", "cron_process")
+
+
+# What a process says to a store
+
+
+def first_in(delay: timedelta, name: str = "tick", *, steady: bool = True) -> Registration:
+    """A job that is due for the first time in so long, and at the latest in a day."""
+    return Registration(
+        name, lambda now: now + delay, lambda now: now + timedelta(days=1), steady=steady
+    )
+
+
+def after(run_no: int, name: str = "tick", delay: timedelta = INTERVAL) -> Claim:
+    """The wish to run what comes after a run, and then again in so long."""
+    return Claim(name, run_no, lambda now: now + delay)
+
+
+async def claim(store: Store, run_no: int = 0, delay: timedelta = INTERVAL) -> Claimed:
+    """The run after `run_no`, which can be had."""
+    [claimed] = await store.claim([after(run_no, delay=delay)])
+    return claimed
+
+
+async def look_at(store: Store, name: str = "tick") -> Look:
+    """What the store says of the job."""
+    [look] = await store.look([name])
+    return look
+
+
+async def delay_of(store: Store, name: str = "tick") -> timedelta:
+    """In how long the job is due."""
+    return (await look_at(store, name)).delay
+
+
+def ended(claimed: Claimed, outcome: Outcome, note: str = "", error: str = "") -> Finish:
+    """The end of a run, whose next one stays due when it was."""
+    return Finish(
+        claimed.name, claimed.run_no, outcome, note, error, 0, next_run_at=lambda _, due: due
+    )
+
+
+def ok(claimed: Claimed, note: str = "") -> Finish:
+    """The good end of a run, whose next one stays due when it was."""
+    return ended(claimed, "ok", note)
+
+
+def failed(claimed: Claimed, failures: int = 1, retry: timedelta = timedelta(seconds=5)) -> Finish:
+    """The bad end of a run, after which the next one is due in so long."""
+    return Finish(
+        claimed.name,
+        claimed.run_no,
+        "error",
+        note="",
+        error="ValueError: the reason",
+        failures=failures,
+        next_run_at=lambda now, _: now + retry,
+    )
+
+
+# How a run stops being its job's last
+
+
+async def end_it(one: SqlStore, two: SqlStore, clock: FakeClock, run: Claimed) -> None:
+    """By its own end."""
+    await one.finish([ok(run, "the first word")])
+
+
+async def take_it(one: SqlStore, two: SqlStore, clock: FakeClock, run: Claimed) -> None:
+    """By another process, when the lease was over."""
+    await clock.advance(LEASE)
+    await claim(two, run.run_no)
+
+
+async def claim_it_anew(one: SqlStore, two: SqlStore, clock: FakeClock, run: Claimed) -> None:
+    """By a later run of the same process: as a leader who is elected twice, it has a new term."""
+    await clock.advance(LEASE)
+    await claim(one, run.run_no)
+
+
+async def forget_and_take_it(one: SqlStore, two: SqlStore, clock: FakeClock, run: Claimed) -> None:
+    """By another process, when the job was forgotten: then the numbers begin anew."""
+    await clock.advance(LEASE)
+    await two.forget(run.name)
+    assert await claim(two, (await look_at(two)).run_no)
+    assert (await look_at(two)).run_no == run.run_no
+
+
+LOSSES = [end_it, take_it, claim_it_anew, forget_and_take_it]
+"""`one` has the first run of a job that is due again; `two` is another process."""
+
+
+# Stores in a database
+
+
+@contextmanager
+def cron_database(path: Path) -> Iterator[Database]:
+    """A database that has the engine's tables."""
+    with closing(Database(path)) as database:
+        database.check()
+        database.write_here(upgrade_tables)
+        yield database
+
+
+def sql_store(
+    database: Database, clock: Clock, owner: str = "one", lease: timedelta = LEASE
+) -> SqlStore:
+    """A process's store. Another owner on the same database is another process."""
+    return SqlStore(database, clock, owner=owner, lease=lease)
+
+
+def contents(path: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """All rows of the engine's tables, as another process would read them."""
+    with closing(sqlite3.connect(path)) as other:
+        return {
+            table: other.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall()  # noqa: S608 -- a name of ours
+            for table in TABLES
+        }
+
+
+@contextmanager
+def on_each_statement(database: Database, call: Callable[[str], object]) -> Iterator[None]:
+    """In the block, call it after each statement of a write, in the writer's thread."""
+
+    def after_statement(_: Any, __: Any, statement: str, *___: Any) -> None:
+        call(statement)
+
+    engine = database._write_engine
+    event.listen(engine, "after_cursor_execute", after_statement)
+    try:
+        yield
+    finally:
+        event.remove(engine, "after_cursor_execute", after_statement)
+
+
+def compete(path: Path, counter: Path, *, processes: int, runs: int) -> None:
+    """Let so many processes, which begin at the same moment, compete for the runs of one job.
+
+    What each does, and what the counter counts, says `rival.py`. It fails if one of them does.
+    """
+    rivals = [
+        subprocess.Popen(  # noqa: S603 -- our own command
+            [sys.executable, "-P", RIVAL, path, counter, f"{runs}"],
+            env={**os.environ, "PYTHONPATH": str(SERVICE)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(processes)
+    ]
+    try:
+        for rival in rivals:
+            assert rival.stdout is not None
+            rival.stdout.readline()  # it is ready
+        for rival in rivals:
+            assert rival.stdin is not None
+            rival.stdin.close()
+            rival.stdin = None
+        outputs = [rival.communicate(timeout=REAL_SECONDS_MAX) for rival in rivals]
+        assert [error for _, error in outputs] == [""] * processes
+    finally:
+        for rival in rivals:
+            rival.kill()
+            rival.wait()
