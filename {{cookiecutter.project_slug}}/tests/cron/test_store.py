@@ -385,10 +385,13 @@ async def test_many_requests_before_a_start_share_it(store: Store) -> None:
     assert await delay_of(store) == INTERVAL
 
 
-async def test_a_request_during_a_run_waits_for_its_end(store: Store, clock: FakeClock) -> None:
-    """It does not start a second one beside it, and it is not lost."""
+@pytest.mark.parametrize("paused", [False, True])
+async def test_a_request_during_a_run_waits_for_its_end(store: Store, paused: bool) -> None:
+    """It does not start a second one beside it, and it is not lost; the job may be paused."""
     await store.register([first_in(NOW)])
     first = await claim(store)
+    if paused:
+        await store.pause("tick")
     await store.request("tick")
     assert await store.claim([after(1)]) == []
     [look] = await store.finish([ok(first)])
