@@ -12,8 +12,9 @@ It is one transaction, and SQLite gives writing to one process at a time:
 import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection, Row, TextClause, text
 
 from .moment import to_microseconds, to_moment
 from .store import HISTORY_AGE, HISTORY_RUNS, HISTORY_RUNS_MAX, Claim, Claimed
@@ -86,28 +87,23 @@ def claim_due(
 ) -> list[Claimed]:
     """Give `owner` each run that it may begin, in the order of the claims."""
     wishes = {claim.name: claim for claim in claims}
-    batch = [{"name": c.name, "run_no": c.run_no, "forced": c.forced} for c in claims]
-    us = {"now": to_microseconds(now)}
-    rows = connection.execute(PICK, {"batch": json.dumps(batch), **us})
-    picked = {row.name: row for row in rows}
+    values = {
+        "now": to_microseconds(now),
+        "owner": owner,
+        "lease_seconds": lease // timedelta(seconds=1),
+    }
+    asked = json.dumps(
+        [{"name": wish.name, "run_no": wish.run_no, "forced": wish.forced} for wish in claims]
+    )
+    picked = {row.name: row for row in connection.execute(PICK, {"batch": asked, **values})}
     if not picked:
         return []
     claimed = [
-        Claimed(
-            name,
-            picked[name].run_no + 1,
-            due_at=to_moment(
-                min(us["now"], picked[name].next_run_at, picked[name].requested_at or us["now"])
-            ),
-            started_at=now,
-            failures=picked[name].failures,
-            requested=wish.forced or picked[name].requested_at is not None,
-            claimed_at=monotonic,
-        )
+        _claimed(picked[name], now, monotonic, forced=wish.forced)
         for name, wish in wishes.items()
         if name in picked
     ]
-    taken = json.dumps(
+    values["batch"] = json.dumps(
         [
             {
                 "name": run.name,
@@ -118,10 +114,8 @@ def claim_due(
             for run in claimed
         ]
     )
-    us |= {"lease_seconds": lease // timedelta(seconds=1)}
-    connection.execute(TAKE, {"batch": taken, "owner": owner, **us})
-    connection.execute(ABANDON, {"batch": taken})
-    connection.execute(RECORD, {"batch": taken, "owner": owner, "now": us["now"]})
+    for statement in (TAKE, ABANDON, RECORD):
+        connection.execute(statement, values)
     for run in claimed:
         if run.run_no % HISTORY_RUNS == 0:  # now and then, so that it costs next to nothing
             connection.execute(
@@ -135,3 +129,18 @@ def claim_due(
                 },
             )
     return claimed
+
+
+def _claimed(row: Row[Any], now: datetime, monotonic: float, *, forced: bool) -> Claimed:
+    due_at = min(to_moment(row.next_run_at), now)
+    if row.requested_at is not None:
+        due_at = min(to_moment(row.requested_at), due_at)
+    return Claimed(
+        row.name,
+        row.run_no + 1,
+        due_at,
+        started_at=now,
+        failures=row.failures,
+        requested=forced or row.requested_at is not None,
+        claimed_at=monotonic,
+    )
