@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
-from random import Random  # noqa: TID251 -- it names the type
+from random import Random
 
 from .clock import RandomSource
 from .job import Job

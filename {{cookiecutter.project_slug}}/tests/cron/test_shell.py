@@ -5,8 +5,10 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -485,6 +487,15 @@ def test_to_look_changes_nothing(shell: Shell) -> None:
     for command in ("list", "next tick", "history tick"):
         assert shell(command, tick).code == 0
     assert shell.query("SELECT * FROM cron_job") == []
+
+
+@pytest.mark.parametrize("command", ["list", "next tick", "history tick"])
+def test_to_look_waits_for_no_writer(shell: Shell, command: str) -> None:
+    """Another program may hold the database for as long as it likes."""
+    shell("run tick", tick)
+    with closing(sqlite3.connect(shell.settings.database_path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert shell(command, tick).code == 0
 
 
 # history
