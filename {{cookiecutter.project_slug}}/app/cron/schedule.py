@@ -205,6 +205,4 @@ def in_words(duration: timedelta) -> str:
         count, rest = divmod(rest, size)
         if count:
             parts.append(f"{count} {unit}")
-        elif parts:
-            break  # "3 d 1 s" would be more exact than anybody means
     return " ".join(parts[:2])
