@@ -93,7 +93,7 @@ def _log_start(
 ) -> None:
     count = f"{len(jobs)} job{'' if len(jobs) == 1 else 's'}"
     if not settings.cron_enabled:
-        log.info("cron: off (CRON_ENABLED), %s not started here, SQLite %s", count, database.path)
+        log.info("cron: off, %s not started by this process, SQLite %s", count, database.path)
         return
     due = scheduler.next_due()
     log.info(

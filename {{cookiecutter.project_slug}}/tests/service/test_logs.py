@@ -62,7 +62,7 @@ async def test_the_first_line_says_that_cron_is_off(
     async with running(create_app(off, clock=clock), clock):
         at = settings.database_path
         assert text_lines(capsys) == [
-            f"INFO cron: off (CRON_ENABLED), 2 jobs not started here, SQLite {at}"
+            f"INFO cron: off, 2 jobs not started by this process, SQLite {at}"
         ]
 
 
