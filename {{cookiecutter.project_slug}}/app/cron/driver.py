@@ -13,7 +13,7 @@ from .ends import Ends, each
 from .job import Job
 from .leases import Leases
 from .outage import Outage
-from .plan import Plan
+from .plan import NOW, Plan
 from .running import Running
 from .schedule import in_words
 from .store import Claim, Claimed, Finish, Look, Store, StoreUnavailable
@@ -69,6 +69,7 @@ class Driver:
         self._look_every = look_every // MICROSECOND
         self._looked_at = self._agenda.time()
         self._stale = True
+        self._claim_failed = False
         self._check_in_at = self._looked_at
         self._absence: tuple[datetime, datetime] | None = None
         self._wake = asyncio.Event()
@@ -167,6 +168,8 @@ class Driver:
                     look_at = self._looked_at + self._look_every
                     await self._look_again()
                 await self._claim_due()
+                if not self._claim_failed:
+                    self.outage.over()
             except StoreUnavailable as error:
                 self._stale = True
                 await self._rest(self.outage.failed(error))
@@ -207,7 +210,8 @@ class Driver:
             await self._store.check_in(self._absence)
             self._check_in_at = self._agenda.time() + CHECK_IN_EVERY // MICROSECOND
         self._tell_of_absence()
-        self.outage.over()
+        # A full disk can let a look pass, and no claim. With none to make, the look decides.
+        self._claim_failed &= any(look.delay <= NOW and not look.paused for look in looks)
         if self._claims:
             self._plan.renew(looks, stale=self._stale)
         self._stale = False
@@ -239,7 +243,9 @@ class Driver:
                 self._begin(claim, asked)
             lost.update({wish.name for wish in wishes} - {claim.name for claim in claimed})
 
+        self._claim_failed = True
         await each(self._store.claim, wishes, begin)
+        self._claim_failed = False
         if lost:  # what has failed is tried again after the next look at all jobs
             self._add(await self._store.look(sorted(lost)), soonest=LOST)
 
@@ -249,6 +255,6 @@ class Driver:
         self._running.begin(claimed, self._store.fence(claimed), trusted_until)
         self._leases.wake()
 
-    def _add(self, looks: Iterable[Look], soonest: timedelta = timedelta(0)) -> None:
+    def _add(self, looks: Iterable[Look], soonest: timedelta = NOW) -> None:
         if self._claims:
             self._plan.add(looks, soonest=soonest)
