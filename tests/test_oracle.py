@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
 from tools.chaos.oracle import Job, Row, Verdict, judge, percentile
-from tools.chaos.records import Claim, Commit, Event, Evidence
+from tools.chaos.records import Claim, Commit, Event, Evidence, read_complaints
 
 TIDY = Job("tidy", interval=10, jitter=0.3)
 LEASE = 3
@@ -31,6 +32,8 @@ class Body:
     claimed: bool = True
     begun: bool = True
     """False: there is only its claim."""
+    answered: float = 0
+    """How long before its start it was claimed."""
     writes: bool = True
 
 
@@ -59,6 +62,7 @@ def evidence(
         if body.late is not None:
             due = body.start - body.late
         if body.claimed:
+            due, at = due - body.answered, at - body.answered
             claims.append(Claim(job.name, body.pid, EPOCH + due, at, body.outcome))
         latest = body.start + (body.took or 0) * body.begun
     return Evidence(recorded, commits, claims, since=0, until=SECONDS)
@@ -72,7 +76,7 @@ def regular(job: Job = TIDY) -> list[Body]:
 
 def after(*bodies: Body, job: Job = TIDY) -> list[Body]:
     """Put the bodies in the middle of a run between regular ones."""
-    first, last = bodies[0].start, bodies[-1].start
+    first, last = bodies[0].start - bodies[0].answered, bodies[-1].start
     rest = int((SECONDS - 1 - last) / job.interval)
     return [
         *(body for body in regular(job) if body.start < first - job.interval / 2),
@@ -406,6 +410,27 @@ def test_a_claim_that_nobody_has_run_is_a_violation() -> None:
     ]
 
 
+def test_a_claim_that_waited_too_long_for_a_stopped_process_is_missed() -> None:
+    """That one held the write lock, and the claim was answered too late to be used."""
+    missed = Body(60, pid=2, begun=False, outcome="missed")
+    bodies = after(Body(50), missed, Body(67.5))
+    stop, go = event("stop", 3, 55.4), event("continue", 3, 59.9)
+    assert disturbed(bodies, stop, go) == []
+    found = evidence(bodies, *ELSEWHERE, stop, go)
+    found.commits.append(Commit("claim", "other", 2, 1, EPOCH + 57))
+    wrong = judge(found, [TIDY], processes=3, lease=LEASE, quiet=False).violations
+    assert [text.split(", at ")[0] for text in wrong] == [
+        "tidy: a claim (missed) that nobody has run"
+    ]
+
+
+def test_a_claim_of_a_process_that_has_just_been_continued_is_missed() -> None:
+    """It had wanted to claim before it was stopped, and its lease may have ended since."""
+    missed = Body(60, pid=2, begun=False, outcome="missed")
+    stop, go = event("stop", 2, 55.4), event("continue", 2, 59.9)
+    assert disturbed(after(Body(50), missed, Body(70)), stop, go) == []
+
+
 def test_a_claim_whose_process_was_killed_explains_a_gap() -> None:
     """It was made, and then there was nobody to run it."""
     lost = Body(62, begun=False, outcome="abandoned")
@@ -425,6 +450,23 @@ def test_a_run_without_a_claim_is_a_violation() -> None:
     """Nobody gave it the right to run."""
     found = violations(evidence(after(Body(50, claimed=False))))
     assert found == ["tidy: a run that nobody has claimed"]
+
+
+@pytest.mark.parametrize(("answered", "wrong"), [(0.99, False), (1.1, True)])
+def test_a_body_begins_within_a_second_of_its_claim(answered: float, wrong: bool) -> None:
+    """Or not at all: its process may have been stopped in between, and the lease have ended."""
+    found = violations(evidence(after(Body(50, answered=answered))))
+    assert ("tidy: a body began 1.100 s after its claim" in found) == wrong
+
+
+def test_a_body_that_begins_long_after_its_claim_is_the_only_thing_wrong() -> None:
+    """Its process was stopped in between. The gaps before and after count from the claim."""
+    bodies = after(Body(59, answered=6.1, pid=2), Body(69))
+    stop, go = event("stop", 2, 53), event("continue", 2, 58.9)
+    found = evidence(bodies, *ELSEWHERE, stop, go)
+    found.commits.append(Commit("claim", "other", 1, 1, EPOCH + 55))
+    [wrong] = judge(found, [TIDY], processes=3, lease=LEASE, quiet=False).violations
+    assert "tidy: a body began 6.100 s after its claim" in wrong
 
 
 def test_a_claim_of_another_process_is_not_the_runs_own() -> None:
@@ -509,9 +551,9 @@ def test_a_write_that_is_not_there_is_a_violation() -> None:
 
 
 def test_a_refused_write_is_counted() -> None:
-    """It is what the fence is for."""
+    """It is what the fence is for, and no violation."""
     found = verdict(evidence(after(Body(50, how="refused", writes=False))))
-    assert (found.refused, found.violations) == (1, [])
+    assert (found.ends["refused"], found.violations) == (1, [])
 
 
 # Delays and shares
@@ -597,3 +639,32 @@ def test_a_quiet_run_in_which_something_was_done_is_none() -> None:
     """It would be excused from nothing."""
     found = violations(evidence(regular(), event("stop", 2, 50), event("continue", 2, 54)))
     assert "{'stop': 1, 'continue': 1} was done to the processes" in found
+
+
+def test_a_complaint_in_the_log_of_a_quiet_run_is_found() -> None:
+    """Such as that the database is locked."""
+    line = "2026-01-01 03:00:00,123 ERROR cron: the database is away"
+    found = replace(evidence(regular()), complaints=[line])
+    assert violations(found) == [f"the service complains: {line}"]
+    assert violations(found, quiet=False) == ["nothing was done to the processes"]
+
+
+def test_complaints_are_read_from_the_log(tmp_path: Path) -> None:
+    """Those of the job that is made to fail are left out, and so are tracebacks."""
+    complaint = "2026-01-01 03:00:00,123 WARNING cron: x run 1: late"
+    lines = [
+        "2026-01-01 03:00:00,123 INFO cron: 4 jobs",
+        "2026-01-01 03:00:00,123 ERROR fails run 1: error: every other time",
+        "Traceback (most recent call last):",
+        complaint,
+        "INFO:     Started server process [1]",
+    ]
+    (tmp_path / "service.log").write_text("\n".join(lines))
+    assert read_complaints(tmp_path / "service.log") == [complaint]
+
+
+def test_what_a_due_time_waits_for_may_be_a_locked_database() -> None:
+    """A stopped process keeps an end from being recorded, from which an overrun's gap counts."""
+    bodies = after(Body(50, took=9), Body(76.4, pid=2, late=0.0))
+    signals = event("stop", 3, 58.9), event("continue", 3, 63.4)
+    assert disturbed(bodies, *signals) == []

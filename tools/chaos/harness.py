@@ -3,16 +3,26 @@
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import TypeVar
 
-from tools.chaos.records import Event, Evidence, Follower, Recorder, read_database
+from tools.chaos.records import (
+    Event,
+    Evidence,
+    Follower,
+    Recorder,
+    pid_of,
+    read_complaints,
+    read_database,
+)
 
 T = TypeVar("T")
 
@@ -36,7 +46,8 @@ LEFT_ALONE = 1
 # The jobs whose bodies take a while.
 WORK = ("quick", "thread")
 
-POLL_SECONDS = 0.005
+# From a claim to its body it is a few milliseconds.
+POLL_SECONDS = 0.002
 
 # After so long something is stuck.
 START_SECONDS_MAX, END_SECONDS_MAX = 60.0, 20.0
@@ -49,6 +60,9 @@ SIGNALS = {
 }
 
 
+NEW_CLAIMS = "SELECT id, owner FROM chaos_effect WHERE what = 'claim' AND id > ? ORDER BY id"
+
+
 class Group:
     """A uvicorn, alone or with workers, in a process group of its own."""
 
@@ -58,7 +72,7 @@ class Group:
         uvicorn = [sys.executable, "-u", "-m", "uvicorn", fleet.app, "--factory", "--port", "0"]
         # Its health check would kill a worker that is stopped.
         options = ["--workers", str(workers), "--timeout-worker-healthcheck", "60"]
-        with (fleet.folder / "service.log").open("ab") as log:
+        with fleet.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*uvicorn, *(options if workers > 1 else [])],
                 cwd=fleet.folder,
@@ -101,6 +115,7 @@ class Fleet:
         self.folder = folder
         self.app = f"tools.chaos.service:{app}"
         self.database = folder / "app.db"
+        self.log = folder / "service.log"
         self.records = folder / "records.jsonl"
         self.record = Recorder(self.records)
         self.environment = {
@@ -122,6 +137,8 @@ class Fleet:
         self._up: list[int] = []
         self._stopped: dict[int, float] = {}
         self.python("-m", "tools.chaos.service")
+        self._connection = sqlite3.connect(self.database)
+        self._last_claim = 0
 
     def python(self, *arguments: str) -> str:
         """Run Python with the service's settings, and give what it prints."""
@@ -149,6 +166,7 @@ class Fleet:
         """End all processes, whatever state they are in."""
         while self._groups:
             self._groups.pop().end()
+        self._connection.close()
 
     @property
     def size(self) -> int:
@@ -158,6 +176,12 @@ class Fleet:
     def up(self) -> list[int]:
         """Return the processes that run jobs and to which nothing is being done."""
         return [pid for pid in self._up if pid not in self._stopped and self._is_ours(pid)]
+
+    def new_claims(self) -> list[int]:
+        """Return who has claimed a run since this was last asked."""
+        rows = self._connection.execute(NEW_CLAIMS, [self._last_claim]).fetchall()
+        self._last_claim = max([self._last_claim, *(id_ for id_, _ in rows)])
+        return [pid_of(owner) for _, owner in rows]
 
     def tend(self) -> list[Event]:
         """Continue what was stopped for long enough, start what has ended. Give what is new."""
@@ -215,10 +239,28 @@ class Fleet:
         """Read what has been recorded."""
         commits, claims = read_database(self.database)
         events = list(Follower(self.records).new())
-        return Evidence(events, commits, claims, since, until)
+        return Evidence(events, commits, claims, since, until, read_complaints(self.log))
 
     def _is_ours(self, pid: int) -> bool:
         return any(group.owns(pid) for group in self._groups)
+
+
+def anybody(fleet: Fleet, _: list[Event]) -> list[int]:
+    """Give all who run jobs."""
+    return fleet.up()
+
+
+def beginners(_: Fleet, events: list[Event]) -> list[int]:
+    """Give who has just begun a run that takes a while."""
+    return [event.pid for event in events if event.what == "start" and event.job in WORK]
+
+
+def claimers(fleet: Fleet, _: list[Event]) -> list[int]:
+    """Give who has just claimed a run, and has hardly begun it."""
+    return fleet.new_claims()
+
+
+AIMS = (anybody, beginners, claimers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,27 +269,21 @@ class Scenario:
 
     name: str
     signal: str = ""
-    grace: float = 5.0
+    grace: float = 5
 
     def run(self, folder: Path, groups: Sequence[int], seconds: float) -> Evidence:
         """Let the service run for so long."""
         with Fleet(folder, "service", groups, grace=self.grace) as fleet:
-            since = time.monotonic()
-            until = since + seconds
-            act_at, aimed = since, False
+            since = act_at = time.monotonic()
+            until, aims = since + seconds, cycle(AIMS)
+            aim = next(aims)
             while (now := time.monotonic()) < until:
                 events = fleet.tend()
-                if self.signal and now >= act_at:
-                    # In turn anybody, and whoever just begins a run that takes a while.
-                    victims = fleet.up()
-                    if len(victims) <= LEFT_ALONE:
-                        victims = []
-                    elif aimed:
-                        beginners = [e.pid for e in events if e.what == "start" and e.job in WORK]
-                        victims = [pid for pid in beginners if pid in victims]
-                    if victims:
-                        fleet.send(self.signal, random.choice(victims))
-                        act_at, aimed = max(act_at + EVERY_SECONDS, now), not aimed
+                found, up = aim(fleet, events), fleet.up()
+                victims = [pid for pid in found if pid in up]
+                if self.signal and victims and now >= act_at and len(up) > LEFT_ALONE:
+                    fleet.send(self.signal, random.choice(victims))
+                    act_at, aim = max(act_at + EVERY_SECONDS, now), next(aims)
                 time.sleep(POLL_SECONDS)
             fleet.end()
         return fleet.evidence(since, until)

@@ -40,6 +40,9 @@ SHARE, SHARE_RUNS_MIN = 0.1, 20
 # A start may come so long after the moment that the contract names, for a machine is busy.
 SLACK_SECONDS = 2.0
 
+# A body begins so soon after its claim or not at all: later the claim may be worth nothing.
+START_SECONDS = 1.0
+
 # A process looks at the database this often: the latest at which it learns of a run that another
 # one has cut short, and that is due at once.
 LOOK_SECONDS = 15.0
@@ -147,8 +150,8 @@ class Verdict:
     shares: dict[int, int] = field(default_factory=dict)
     """How many runs each process of a quiet run began."""
     signals: Counter[str] = field(default_factory=Counter)
-    refused: int = 0
-    """Bodies that wanted to write and were refused: the fence had something to do."""
+    ends: Counter[str] = field(default_factory=Counter)
+    """How the bodies ended. Those that were "refused" wanted to write, and were not the last."""
     stale_writes: int = 0
     violations: list[str] = field(default_factory=list)
 
@@ -210,6 +213,7 @@ class _Judge:
         # The median, for between its two readings a process can be stopped.
         self._offset = median([e.wall - e.monotonic for e in self._events] or [0.0])
         self._signals = self._by_process("kill", "stop", "terminate")
+        self._continues = self._by_process("continue")
         self._stopped = self._read_stopped()
         self._runs = self._read_runs()
 
@@ -236,6 +240,9 @@ class _Judge:
             self._violation(None, f"{early} processes came up, not {self._processes}")
         if len(ups) > self._processes + signals["kill"] + signals["terminate"]:
             self._violation(None, "a process ended to which nothing was done")
+        if self._quiet:
+            for line in self._evidence.complaints:
+                self._violation(None, f"the service complains: {line}")
 
     # What must never be
 
@@ -297,7 +304,7 @@ class _Judge:
                 self._violation(commit.at - self._offset, f"{commit.job}: a stale write")
             latest[commit.job] = max(start, latest[commit.job])
         for run in runs.values():
-            self.verdict.refused += run.how == "refused"
+            self.verdict.ends[run.how] += 1
             if run.how == "end" and run.body not in written:
                 self._violation(run.start, f"{run.job}: what a run has written is not there")
 
@@ -413,14 +420,28 @@ class _Judge:
             claims.remove(own[-1])
             if self._in_window(run.start):
                 row.delays.append(run.start - (own[-1].due - self._offset))
+            begun = run.start - (at := self._at(own[-1]))
+            if begun > (SLACK_SECONDS if self._busy else START_SECONDS) + CLOCK_SECONDS:
+                self._violation(run.start, f"{name}: a body began {begun:.3f} s after its claim")
+                lost.append(Run(name, run.pid, at, at, "lost"))
         for claim in claims:
             at = self._at(claim)
-            signals = self._signals[claim.pid]
-            if any(abs(signal.monotonic - at) <= SLACK_SECONDS for signal in signals):
+            if self._explained(claim):
                 lost.append(Run(name, claim.pid, at, at, "lost"))
             else:
                 self._violation(at, f"{name}: a claim ({claim.outcome}) that nobody has run")
         return lost
+
+    def _explained(self, claim: Claim) -> bool:
+        """Whether a signal is why a claim was of no use.
+
+        To its process; or to another one that held the write lock, so that it came too late.
+        """
+        at = self._at(claim)
+        signals = self._signals[claim.pid] + self._continues[claim.pid]
+        if any(abs(signal.monotonic - at) <= SLACK_SECONDS for signal in signals):
+            return True
+        return claim.outcome == "missed" and any(self._locked(at - SLACK_SECONDS, at))
 
     def check_due_times(self, row: Row) -> None:
         """Find claims nearer than the floor, and due times that would hide a late start."""
@@ -432,8 +453,10 @@ class _Judge:
                 least = min(job.floor, job.retry)
             if gap < least - 1e-6:
                 self._violation(at, f"{job.name}: two claims {gap:.6f} s apart")
+            # After an overrun it counts from the end, as soon as that can be recorded.
             ends = [run.end for run in runs if run.end <= at]
             latest = max([self._at(one), *ends]) + job.ceiling
+            latest += max(self._locked(self._at(one), latest), default=0.0)
             if (after := two.due - self._offset - latest) > CLOCK_SECONDS:
                 self._violation(at, f"{job.name}: due {after:.3f} s later than it can be")
 

@@ -77,6 +77,8 @@ class Evidence:
     claims: list[Claim]
     since: float
     until: float
+    complaints: list[str] = field(default_factory=list)
+    """Warnings and errors in the service's log, but for those of the job that is made to fail."""
 
 
 class Recorder:
@@ -108,6 +110,13 @@ class Follower:
                     return
                 self._read += len(line)
                 yield Event(**json.loads(line))
+
+
+def read_complaints(log: Path) -> list[str]:
+    """Read the warnings and errors of a log, but for those of the job that is made to fail."""
+    return re.findall(
+        r"^[-0-9]+ \S+ (?:WARNING|ERROR|CRITICAL) (?!fails run).*", log.read_text(), re.M
+    )
 
 
 def pid_of(owner: str) -> int:

@@ -29,7 +29,8 @@ def report(name: str, verdict: Verdict, *, load: float, quiet: bool) -> str:
     lines = [*_table([HEAD, *(_cells(row, quiet=quiet) for row in verdict.rows)])]
     if verdict.signals:
         signals = ", ".join(f"{what} {count}" for what, count in verdict.signals.items())
-        lines.append(f"signals: {signals}; writes refused by the fence: {verdict.refused}")
+        ends = ", ".join(f"{how} {count}" for how, count in verdict.ends.items())
+        lines.append(f"signals: {signals}; how runs ended: {ends}")
     if shares := sorted(verdict.shares.values()):
         even = sum(shares) / len(shares)
         lines.append(

@@ -7,7 +7,7 @@ from uuid import uuid4
 from fastapi import APIRouter, Depends, HTTPException, status
 from fastapi.requests import HTTPConnection
 from pydantic import BaseModel, Field
-from sqlalchemy import Column, Connection, Index, String, Table, delete, insert, select
+from sqlalchemy import Column, Index, String, Table, delete, insert, select
 
 from .cron.clock import Clock
 from .db import DatabaseDep, Moment, metadata
@@ -75,9 +75,3 @@ async def delete_session(session_id: str, db: DatabaseDep) -> None:
     """End the session. Ending one that is gone already is fine."""
     statement = delete(sessions).where(sessions.c.id == session_id)
     await db.write(lambda connection: connection.execute(statement))
-
-
-def delete_expired(connection: Connection, now: datetime, limit: int) -> int:
-    """Delete at most `limit` sessions that have expired by `now`, and say how many."""
-    expired = select(sessions.c.id).where(sessions.c.expires_at <= now).limit(limit)
-    return connection.execute(delete(sessions).where(sessions.c.id.in_(expired))).rowcount

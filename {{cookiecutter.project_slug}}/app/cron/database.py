@@ -23,6 +23,13 @@ READERS = 4
 # How long a statement waits for another process to end its write.
 BUSY_SECONDS = 5
 
+# SQLite keeps so much of the file in memory for the writer: the pages that many writes touch.
+CACHE_KIB = 16_000
+
+# A commit writes the log back into the file once so many pages are in it, 40 MB. A page is written
+# once, however often it is in the log, and a disk takes many at a time in far less time each.
+CHECKPOINT_PAGES = 10_000
+
 # The smallest query that needs the file to be a database.
 READ_SCHEMA = "SELECT count(*) FROM sqlite_master"
 
@@ -75,6 +82,10 @@ class Database:
             self._readers, self.read_here, function
         )
 
+    async def checkpoint(self) -> None:
+        """Write the log back into the file, so that it begins anew. Others write meanwhile."""
+        await self.read(_checkpoint)
+
     def write_here(self, function: Callable[[Connection], T], *, check: Check | None = None) -> T:
         """Like `write`, for `def` jobs: this thread waits for the writer's."""
         return self._writer.submit(self._transact, function, check).result()
@@ -97,15 +108,15 @@ class Database:
                     f"it lies on {kind}, a network file system, where SQLite's locks do not hold "
                     "between machines; DATABASE_URL must name a file on a local disk"
                 )
+            for path in (self.path.parent, self.path):
+                if path.exists() and not os.access(path, os.W_OK):
+                    raise PermissionError(f"{path} is not writable")
             try:
                 self.read_here(lambda connection: connection.exec_driver_sql(READ_SCHEMA))
                 self.read_here(look)
             except OperationalError as error:
                 if not is_locked(error):
                     raise
-            for path in (self.path.parent, self.path):
-                if not os.access(path, os.W_OK):
-                    raise PermissionError(f"{path} is not writable")
         except (OSError, SQLAlchemyError, DatabaseError) as error:
             self.close()
             raise DatabaseError(f"{self.path}: {getattr(error, 'orig', error)}") from error
@@ -204,11 +215,28 @@ def _set_up_writer(connection: sqlite3.Connection, _: Any) -> None:
         connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
 
 
 def _set_up_reader(connection: sqlite3.Connection, _: Any) -> None:
     connection.isolation_level = None
     connection.execute("PRAGMA query_only = ON")
+
+
+def _checkpoint(connection: Connection) -> None:
+    """Empty the log. What is left for when nobody may write is very little."""
+    connection.exec_driver_sql(READ_SCHEMA).all()  # a connection that has never read knows no log
+    # The second takes what has been written during the first, and waits until the disk has both.
+    for _ in range(2):
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)").all()
+    # The log begins anew only when all of it is in the file at some moment. This one holds off
+    # other writers, so it must not wait for readers.
+    connection.exec_driver_sql("PRAGMA busy_timeout = 0")
+    try:
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(FULL)").all()
+    finally:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1_000}")
 
 
 def _begin_immediate(connection: Connection) -> None:

@@ -496,6 +496,7 @@ def test_a_database_that_cannot_be_written_is_refused(
     path: Path, monkeypatch: pytest.MonkeyPatch, which: str
 ) -> None:
     """Neither the file nor its folder, where SQLite keeps its log, may be read-only."""
+    path.touch()
     refused = path if which == "file" else path.parent
     # The super-user may write everywhere: the system's answer is replaced.
     monkeypatch.setattr(os, "access", lambda path, mode: path != refused or mode != os.W_OK)
@@ -614,14 +615,16 @@ def test_what_is_gone_cannot_be_read(database: Database, path: Path, suffix: str
         database.read_here(read_count)
 
 
-def test_what_is_gone_is_not_made_anew(database: Database, path: Path) -> None:
-    """Neither by a write nor by a read."""
-    for suffix in SUFFIXES:
-        Path(f"{path}{suffix}").unlink()
-    for use in (database.write_here, database.read_here):
-        with pytest.raises(DatabaseError, match="is gone"):
-            use(read_count)
-    assert list(path.parent.iterdir()) == []
+def test_what_is_gone_is_not_made_anew(path: Path) -> None:
+    """Neither by a write nor by a read, though this one has no connection yet."""
+    with closing(Database(path)) as database:
+        database.write_here(create)
+        for suffix in SUFFIXES:
+            Path(f"{path}{suffix}").unlink()
+        for use in (database.write_here, database.read_here):
+            with pytest.raises(DatabaseError, match="is gone"):
+                use(read_count)
+        assert list(path.parent.iterdir()) == []
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

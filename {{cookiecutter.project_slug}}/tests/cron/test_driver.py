@@ -12,7 +12,7 @@ import pytest
 from app.cron import JobContext, crontab, every, job
 from app.cron.memory_store import MemoryStore
 from app.cron.schedule import Schedule
-from app.cron.store import Claim, Claimed, Look
+from app.cron.store import Claim, Claimed, Finish, Look
 from support import OPERATIONS, FakeClock, cron_app, fixed, replica, running
 
 Log = pytest.LogCaptureFixture
@@ -137,6 +137,24 @@ async def test_what_is_running_here_is_not_looked_at(clock: FakeClock) -> None:
     assert store.looks == [["tock"], ["tick", "tock"]]
 
 
+async def test_what_has_just_ended_here_is_not_looked_at(clock: FakeClock) -> None:
+    """Before the store knows that: it would show the run as under way. Recording takes 2 s here."""
+    store = Watched(clock, finish_seconds=2)
+    jobs = [tick([], seconds=seconds, name=f"{seconds}") for seconds in (14, 15, 17)]
+    async with running(cron_app(*jobs, clock=clock, store=store), clock):
+        await clock.advance(seconds=18)
+    assert store.looks == [["14", "15"]]
+
+
+async def test_what_is_claimed_in_vain_is_not_claimed_in_a_circle(clock: FakeClock) -> None:
+    """Whatever keeps it from being had though it looks due: there is a pause in between."""
+    store = Watched(clock)
+    async with running(cron_app(tick([]), clock=clock, store=store), clock):
+        store.refuses = True
+        await clock.advance(seconds=60.5)
+        assert 2 < len(store.claims) < 60
+
+
 async def test_a_claim_that_is_lost_is_looked_at(clock: FakeClock) -> None:
     """It comes again when the other one has left it due."""
     store, starts = Watched(clock), list[float]()
@@ -249,15 +267,15 @@ async def test_a_missed_run_is_no_failure(clock: FakeClock, tmp_path: Path) -> N
 # What it survives
 
 
-@pytest.mark.parametrize("operation", ["claim", "finish", "look", "heartbeat"])
+@pytest.mark.parametrize("operations", ["claim", "finish", "look", "look register", "heartbeat"])
 async def test_a_mistake_anywhere_does_not_end_it(
-    clock: FakeClock, tmp_path: Path, operation: str
+    clock: FakeClock, tmp_path: Path, operations: str
 ) -> None:
     """It is logged, not more than once a second, and what is due runs as soon as it is mended."""
     starts = list[float]()
     subject = tick(starts, every(seconds=20, jitter=0), seconds=12)
     async with replica(clock, tmp_path, subject) as one:
-        one.store.error, one.store.fails = ValueError("a mistake"), {operation}
+        one.store.error, one.store.fails = ValueError("a mistake"), operations.split()
         await clock.advance(minutes=2)
         assert len(one.store.asked) < 2 * 120
         one.store.fails = ()
@@ -356,10 +374,12 @@ async def test_a_process_that_did_not_run_says_so(
         await clock.advance(seconds=seconds)
         one.thaw()
         await clock.settle()
+        back = clock.now()
+        await clock.advance(minutes=1)
         [process] = await one.store.processes()
         line = "cron: this process did not run from 2026-01-01 00:00:30 to 2026-01-01 00:01:00 UTC"
         assert caplog.text.count(line) == caplog.text.count("did not run") == noticed
-        assert (process.absent_until == clock.now()) == noticed
+        assert (process.absent_until == back) == noticed
         assert one.store.times("register") == ([0, 15 + seconds] if noticed else [0])
 
 
@@ -407,12 +427,15 @@ async def test_an_absence_is_stored_when_the_database_is_back(
 
 
 class Watched(MemoryStore):
-    """A store that remembers which jobs were claimed and looked at together."""
+    """A store that remembers which jobs were claimed and looked at together, and can be slow to
+    record an end, or refuse all claims."""
 
-    def __init__(self, clock: FakeClock) -> None:
+    def __init__(self, clock: FakeClock, finish_seconds: float = 0) -> None:
         super().__init__(clock)
         self.claims: list[list[str]] = []
         self.looks: list[list[str]] = []
+        self.refuses = False
+        self.finish_seconds = finish_seconds
 
     async def look(self, names: Iterable[str]) -> list[Look]:
         self.looks.append(list(names))
@@ -420,7 +443,11 @@ class Watched(MemoryStore):
 
     async def claim(self, claims: Sequence[Claim]) -> list[Claimed]:
         self.claims.append([claim.name for claim in claims])
-        return await super().claim(claims)
+        return [] if self.refuses else await super().claim(claims)
+
+    async def finish(self, finishes: Sequence[Finish]) -> list[Look]:
+        await self._clock.sleep(self.finish_seconds)
+        return await super().finish(finishes)
 
     def claim_elsewhere(self, name: str, gap: timedelta) -> None:
         """Claim and finish a run as another process would, whether it is due or not."""

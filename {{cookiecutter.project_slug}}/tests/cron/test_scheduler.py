@@ -164,6 +164,7 @@ async def test_without_claims_nothing_starts_by_itself(clock: FakeClock, tmp_pat
         assert finish is not None
         assert (finish.run_no, finish.outcome, finish.note) == (1, "ok", "done")
         assert (starts, await outcomes(one)) == ([1_200], ["ok"])
+    assert one.store.times("check_in") == one.store.times("check_out") == []
 
 
 async def test_what_runs_on_demand_keeps_its_lease(clock: FakeClock, tmp_path: Path) -> None:
@@ -205,8 +206,34 @@ async def test_what_does_not_end_is_not_run_a_second_time_beside_itself(
         one.store.fails = {"heartbeat"}
         await clock.advance(minutes=10)
         assert await outcomes(one, "deaf") == ["abandoned"]
-        assert await one.scheduler.run("deaf") is None
+        asked = asyncio.create_task(one.scheduler.run("deaf"))
+        await clock.settle()
+        assert (asked.done(), begun) == (True, [1])
+        assert asked.result() is None
+        gate.open()
+
+
+async def test_what_does_not_end_is_not_claimed_a_second_time(
+    clock: FakeClock, tmp_path: Path
+) -> None:
+    """A look that was under way when it began has found it due soon, and then its lease is over."""
+    gate, begun = clock.gate(), list[int]()
+
+    @job(every(seconds=5), timeout=None)
+    def deaf(ctx: JobContext) -> None:
+        begun.append(ctx.run_no)
+        gate.wait()
+
+    async with replica(clock, tmp_path, deaf, lease=timedelta(seconds=6)) as one:
+        await one.store.pause("deaf")
+        one.store.fails, one.store.seconds_before = {"heartbeat"}, {"look": 1}
+        await clock.advance(seconds=15.5)
+        asked = asyncio.create_task(one.scheduler.run("deaf", run_no=0))
+        await clock.settle()
+        await one.store.resume("deaf")
+        await clock.advance(seconds=60)
         assert begun == [1]
+        asked.cancel()
         gate.open()
 
 
@@ -250,6 +277,17 @@ async def test_a_run_on_demand_counts_as_the_jobs_last(clock: FakeClock, tmp_pat
     assert starts == [0, 50, 110, 170, 175]
 
 
+async def test_what_was_run_on_demand_is_not_claimed_when_it_was_due(
+    clock: FakeClock, tmp_path: Path
+) -> None:
+    """That would be in vain."""
+    async with replica(clock, tmp_path, tick([], every(seconds=55, jitter=0))) as one:
+        await clock.advance(seconds=50)
+        await one.scheduler.run("tick")
+        await clock.advance(seconds=60)
+        assert one.store.times("claim") == [0, 50, 105]
+
+
 async def test_a_database_that_is_away_runs_nothing_on_demand(
     clock: FakeClock, tmp_path: Path
 ) -> None:
@@ -275,13 +313,13 @@ async def test_who_waits_for_a_run_is_told_that_its_end_is_not_recorded(
 # What it tells
 
 
-async def test_a_job_that_waits_for_a_thread_is_logged_once(clock: FakeClock, caplog: Log) -> None:
+async def test_each_wait_for_a_thread_is_logged_once(clock: FakeClock, caplog: Log) -> None:
     """Not again with every run of others that ends meanwhile."""
-    gate = clock.gate()
+    gates = [clock.gate(), clock.gate()]
 
     @job(AT_ONCE, timeout=None)
-    def busy() -> None:
-        gate.wait()
+    def busy(ctx: JobContext) -> None:
+        gates[ctx.run_no - 1].wait()
 
     @job(AT_ONCE)
     def waits() -> None:
@@ -292,9 +330,11 @@ async def test_a_job_that_waits_for_a_thread_is_logged_once(clock: FakeClock, ca
         """Ends all the time."""
 
     async with running(cron_app(busy, often, waits, clock=clock, threads=1), clock):
-        await clock.advance(minutes=2)
-        gate.open()
-    assert caplog.text.count("waits is due but all threads are busy") == 1
+        for count, gate in enumerate(gates, 1):
+            await clock.advance(minutes=4)
+            assert caplog.text.count("waits is due but all threads are busy") == count
+            gate.open()
+            await clock.advance(minutes=2)
 
 
 async def test_a_run_that_outlives_its_timeout_is_logged_once(
@@ -408,14 +448,18 @@ async def test_it_waits_for_what_is_running_and_no_longer(
     assert asyncio.all_tasks() == tasks
 
 
-async def test_nothing_is_claimed_once_the_app_ends(clock: FakeClock, tmp_path: Path) -> None:
-    """Though it falls due while others still run."""
+@pytest.mark.parametrize("look_seconds", [0, 1])
+async def test_nothing_is_claimed_once_the_app_ends(
+    clock: FakeClock, tmp_path: Path, look_seconds: float
+) -> None:
+    """Though it falls due while others still run, or a look that has begun finds it."""
     starts = list[float]()
-    due = tick(starts, crontab("* * * * *"))
+    due = tick(starts, every(seconds=15.2, jitter=0))
     async with replica(clock, tmp_path, due, tick([], seconds=100, name="slow")) as one:
-        await clock.advance(seconds=58)
+        one.store.seconds_before["look"] = look_seconds
+        await clock.advance(seconds=15.1)
         await one.stop()
-        assert (clock.monotonic(), starts) == (58 + 5, [])
+        assert (clock.monotonic(), starts) == (15.1 + 5, [0])
 
 
 async def test_a_driver_that_hangs_at_the_end_loses_no_outcome(

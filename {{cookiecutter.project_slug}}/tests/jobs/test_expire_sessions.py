@@ -1,21 +1,54 @@
 """The deletion of expired sessions, by the whole app."""
 
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Awaitable, Callable
 from contextlib import closing
 from datetime import timedelta
+from itertools import pairwise
 from typing import TypeVar
 
 import pytest
 from sqlalchemy import Connection
 
-from app.cron.database import Database
-from app.db import get_database
+from app.cron.database import Check, Database
 from app.jobs.expire_sessions import expire_sessions
 from app.main import create_app
 from app.settings import Settings
 from support import FakeClock, fixed, insert_sessions, notes, query, running, serving
 
 T = TypeVar("T")
+
+# What one transaction deletes at most, and does while the clock stands still.
+ROWS_MAX = 4_000
+
+
+class Observed(Database):
+    """A database that calls the test before and after each transaction of the job."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        before: Callable[[], Awaitable[None]] | None = None,
+        after: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__(settings.database_path)
+        self._before = before
+        self._after = after
+
+    async def write(
+        self,
+        function: Callable[[Connection], T],
+        *,
+        check: Check | None = None,
+        urgent: bool = False,
+    ) -> T:
+        if check and self._before:
+            await self._before()
+        result = await super().write(function, check=check, urgent=urgent)
+        if check and self._after:
+            self._after()
+        return result
 
 
 async def test_expired_sessions_are_deleted_and_no_others(
@@ -33,57 +66,94 @@ async def test_expired_sessions_are_deleted_and_no_others(
     assert notes(caplog, "expire_sessions") == ["ok, deleted 0", "ok, deleted 2"]
 
 
+async def test_a_session_lives_until_its_last_microsecond(
+    clock: FakeClock, settings: Settings
+) -> None:
+    """One that expires a microsecond after the run is left for the next one."""
+    await insert_sessions(settings, {"ana": 1}, clock.now())
+    await insert_sessions(settings, {"ben": 1}, clock.now() + timedelta(microseconds=1))
+    app = create_app(settings, jobs=[expire_sessions], clock=clock, random=fixed(0))
+    async with running(app, clock):
+        pass
+    assert users(settings) == ["ben"]
+
+
 @pytest.mark.parametrize(
-    ("expired", "batches"), [(499, [499]), (500, [500, 0]), (1_201, [500, 500, 201])]
+    ("expired", "transactions"),
+    [
+        (ROWS_MAX - 1, [ROWS_MAX - 1]),
+        (ROWS_MAX, [ROWS_MAX]),
+        (2 * ROWS_MAX + 1, [ROWS_MAX, ROWS_MAX, 1]),
+    ],
 )
-async def test_many_expired_sessions_are_deleted_in_steps(
+async def test_many_expired_sessions_are_deleted_in_several_transactions(
     clock: FakeClock,
     settings: Settings,
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
     expired: int,
-    batches: list[int],
+    transactions: list[int],
 ) -> None:
-    """A transaction deletes at most 500, and there are as many as it takes."""
+    """As many as it takes; what has not expired stays."""
     await insert_sessions(settings, {"ana": expired}, clock.now() - timedelta(seconds=1))
     await insert_sessions(settings, {"ben": 600}, clock.now() + timedelta(seconds=1))
-    deleted: list[object] = []
+    left = [expired + 600]
 
-    class Watched(Database):
-        async def write(self, function: Callable[[Connection], T]) -> T:
-            result = await super().write(function)
-            deleted.append(result)
-            return result
+    def count() -> None:
+        left.append(len(users(settings)))
 
+    monkeypatch.setattr("app.main.open_database", lambda _: Observed(settings, after=count))
     app = create_app(settings, jobs=[expire_sessions], clock=clock, random=fixed(0))
-    with closing(Watched(settings.database_path)) as database:
-        app.dependency_overrides[get_database] = lambda: database
-        async with running(app, clock):
-            pass
-    assert deleted == batches
+    async with running(app, clock):
+        pass
+    assert [before - after for before, after in pairwise(left)] == transactions
     assert users(settings) == ["ben"] * 600
     assert notes(caplog, "expire_sessions") == [f"ok, deleted {expired}"]
 
 
 async def test_a_long_deletion_stops_when_the_app_does(
-    clock: FakeClock, settings: Settings, caplog: pytest.LogCaptureFixture
+    clock: FakeClock,
+    settings: Settings,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It ends after the step that it is in, with no need to be cancelled."""
-    await insert_sessions(settings, {"ana": 5_000}, clock.now())
+    """It ends after the transaction that it is in, with no need to be cancelled."""
+    await insert_sessions(settings, {"ana": 3 * ROWS_MAX}, clock.now())
 
-    class Slow(Database):
-        async def write(self, function: Callable[[Connection], T]) -> T:
-            await clock.sleep(2)
-            return await super().write(function)
+    async def take_long() -> None:
+        await clock.sleep(2)
 
+    monkeypatch.setattr("app.main.open_database", lambda _: Observed(settings, before=take_long))
     app = create_app(settings, jobs=[expire_sessions], clock=clock, random=fixed(0))
-    with closing(Slow(settings.database_path)) as database:
-        app.dependency_overrides[get_database] = lambda: database
-        async with running(app, clock):
-            await clock.advance(seconds=3)
-            left = clock.monotonic()
+    async with running(app, clock):
+        await clock.advance(seconds=3)
+        left = clock.monotonic()
     assert clock.monotonic() - left == 1
-    assert len(users(settings)) == 4_000
-    assert notes(caplog, "expire_sessions") == ["interrupted, deleted 1000"]
+    assert len(users(settings)) == ROWS_MAX
+    assert notes(caplog, "expire_sessions") == [f"interrupted, deleted {2 * ROWS_MAX}"]
+
+
+async def test_a_run_that_another_has_followed_deletes_nothing_more(
+    clock: FakeClock,
+    settings: Settings,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its lease is over and another process has the job: its next transaction is rolled back."""
+    await insert_sessions(settings, {"ana": 3 * ROWS_MAX}, clock.now())
+
+    def claim_elsewhere() -> None:
+        with closing(sqlite3.connect(settings.database_path)) as other, other:
+            other.execute("UPDATE cron_job SET run_no = run_no + 1, owner = 'another'")
+
+    monkeypatch.setattr(
+        "app.main.open_database", lambda _: Observed(settings, after=claim_elsewhere)
+    )
+    app = create_app(settings, jobs=[expire_sessions], clock=clock, random=fixed(0))
+    async with running(app, clock):
+        pass
+    assert len(users(settings)) == 2 * ROWS_MAX  # the first transaction was in time
+    assert "LeaseLost" in caplog.text
 
 
 def users(settings: Settings) -> list[str]:
