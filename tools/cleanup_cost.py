@@ -317,8 +317,8 @@ def judge(measured: Mapping[Key, Sequence[Measurement]]) -> list[tuple[bool, str
         for kept, line in (
             (slower <= SECONDS_MAX, f"{slower:.2f} x the time of {BIG} (at most {SECONDS_MAX:g})"),
             (wait <= WAIT_MAX, f"{wait:.2f} x the longest wait (at most {WAIT_MAX:g})"),
-            (gain >= GAIN_MIN, f"{gain:.1f} x faster than {ROWS} (at least {GAIN_MIN:g})"),
-            (errors == 0, f"{errors} writes failed (none may)"),
+            (gain >= GAIN_MIN, f"{gain:.2f} x faster than {ROWS} (at least {GAIN_MIN:g})"),
+            (errors == 0, f"failed writes: {errors} (at most 0)"),
         ):
             promises.append((kept, f"{'kept  ' if kept else 'BROKEN'}  {place}: {line}"))
     return promises

@@ -355,7 +355,7 @@ class _Judge:
         ]
         cut_short = run.how == "cancelled" and any(it.what == "terminate" for it in signals)
         due = run.start + job.ceiling
-        if run.how in ENDS and not cut_short and run.end > run.start + job.floor:
+        if run.how in ENDS and run.end > run.start + job.floor:
             due = run.end + job.ceiling
         if self._quiet:
             return due, due + (SLACK_SECONDS if self._busy else QUIET_LATE_SECONDS)
@@ -377,15 +377,11 @@ class _Judge:
 
     def _locked(self, since: float, until: float) -> Iterator[float]:
         """For how long each stopped process can have kept the others from writing meanwhile."""
-        commits = [(commit.pid, commit.at - self._offset) for commit in self._evidence.commits]
-        for pid, stops in self._stopped.items():
-            for stop, go in stops:
-                others = (
-                    other != pid and stop + CLOCK_SECONDS < at < go - CLOCK_SECONDS
-                    for other, at in commits
-                )
-                if stop <= until and since <= go and not any(others):
-                    yield go - stop
+        commits = [commit.at - self._offset for commit in self._evidence.commits]
+        for stop, go in (each for stops in self._stopped.values() for each in stops):
+            meanwhile = (stop + CLOCK_SECONDS < at < go - CLOCK_SECONDS for at in commits)
+            if stop <= until and since <= go and not any(meanwhile):
+                yield go - stop
 
     def check_delays(self) -> None:
         """Find that too many runs began too long after they were due."""

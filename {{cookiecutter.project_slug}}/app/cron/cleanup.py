@@ -9,18 +9,18 @@ from .clock import Clock
 from .database import Database
 from .job import JobContext
 
-# A transaction begins no further step after so long. The commit takes nearly as long again, and the
-# writes of this process have their turn.
+# A transaction begins no further step after so long. The commit takes nearly as long again, then
+# the writes of this process have their turn.
 TRANSACTION_SECONDS = 0.008
 
-# One statement deletes so many rows: about a millisecond, most of it in the tables.
+# A step is one statement that deletes so many rows, in about a millisecond.
 STEP_ROWS = 200
 
 # A transaction has no more steps, whatever the clock says.
 STEPS_MAX = 20
 
-# Other processes have their turn after so much time in transactions, or after so many rows: with
-# more, a commit would have to write the log back into the file (CHECKPOINT_PAGES).
+# Other processes have their turn after so much time in transactions, or so many rows: with more, a
+# commit would have to write the log back into the file (CHECKPOINT_PAGES).
 BREAK_SECONDS, BREAK_ROWS = 0.1, 5_000
 
 # So many keys are in memory: a few megabytes.
@@ -32,19 +32,18 @@ PROGRESS_SECONDS = 10.0
 async def delete_in_chunks(
     ctx: JobContext, db: Database, table: Table, condition: ColumnElement[bool]
 ) -> int:
-    """Delete the rows that meet the condition, in small transactions; returns how many rows.
+    """Delete the rows that meet the condition, in small transactions. Returns how many they were.
 
     1. Read the keys of the rows, in their order. Nobody waits for that.
-    2. Delete for some milliseconds with `ctx.write`: LeaseLost ends it all. A row that has changed
-       and does not meet the condition any more stays.
-    3. Now and then, empty the log and leave the lock to others for as long as it was kept.
-    4. Go on with 2, unless the app stops.
+    2. Delete for some milliseconds with `ctx.write`: LeaseLost ends all. A row that has changed and
+       does not meet the condition any more stays.
+    3. Now and then empty the log, and leave the lock to others for as long as it was kept. Then on
+       with 2, unless the app stops.
 
-    It is for `async def` jobs: none of the work is on the loop, so a `def` job has no need of it.
+    It is for `async def` jobs. It works in the database's threads, so its job needs none.
     """
+    deleted, since_break, busy_seconds, told_at = 0, 0, 0.0, ctx.clock.monotonic()
     rows = await db.read(partial(_Rows, table, condition, ctx.clock))
-    deleted, since_break, busy_seconds = 0, 0, 0.0
-    told_at = ctx.clock.monotonic()
     keys = await db.read(rows.find)
     while keys and not ctx.stopping:
         last = keys[-1]
@@ -69,12 +68,11 @@ class _Rows:
         self, table: Table, condition: ColumnElement[bool], clock: Clock, connection: Connection
     ) -> None:
         self._table, self._condition, self._clock = table, condition, clock
-        self._columns: list[ColumnElement[Any]] = list(table.primary_key)
-        self._order = self._columns
+        self._columns = self._order = list[ColumnElement[Any]](table.primary_key)
         if connection.dialect.name == "sqlite" and table.dialect_options["sqlite"]["with_rowid"]:
-            # Its pages are in this order. In any other, nearly each row is in another page.
+            # In the order of its pages: in any other, nearly each row is in a page of its own.
             self._columns = [literal_column("_rowid_")]
-            # The sign makes SQLite find the rows by an index, if there is one, and then sort them.
+            # The sign keeps SQLite from reading all of them in it, where an index finds the rows.
             self._order = [literal_column("+_rowid_")]
         self._key = self._columns[0] if len(self._columns) == 1 else tuple_(*self._columns)
 

@@ -79,7 +79,6 @@ class JobRun:
         if self.lost is None and not self.task.done():
             self.lost = LeaseLost(reason)
             self.context.log.error("its lease is lost, it is stopped: %s", reason)
-            self.context.request_stop()
             self.task.cancel()
 
     def late(self) -> bool:

@@ -337,25 +337,33 @@ async def test_a_schedule_that_fails_leaves_the_others_alone(
         assert one.scheduler.problem() is None
 
 
-async def test_a_claim_that_was_answered_begins_though_the_next_one_fails(
-    clock: FakeClock, tmp_path: Path
+@pytest.mark.parametrize("operation", ["claim", "finish"])
+async def test_what_was_answered_counts_though_the_next_answer_is_an_error(
+    clock: FakeClock, tmp_path: Path, caplog: Log, operation: str
 ) -> None:
-    """One by one, the first is answered, and then the database is away: it is run all the same."""
-    starts = list[float]()
-    broken = tick([], Broken(clock.now()), name="broken")
-    async with replica(clock, tmp_path, tick(starts, name="a"), broken, fails={"register"}) as one:
-        claim = one.store.claim
+    """One by one, the first is answered, and then the database is away. What was claimed is begun,
+    and what was recorded is not recorded again."""
+    since = timedelta(seconds=20 if operation == "finish" else 0)
+    jobs = (
+        tick([], seconds=20, name="a"),
+        tick([], Broken(clock.now() + since), seconds=20, name="broken"),
+    )
+    async with replica(clock, tmp_path, *jobs, fails={"register"}) as one:
+        answer = getattr(one.store, operation)
 
-        async def claim_once(claims: Sequence[Claim]) -> list[Claimed]:
-            claimed = await claim(claims)
-            one.store.fails = OPERATIONS
-            return claimed
+        async def answer_one(items: Any) -> Any:
+            answered = await answer(items)
+            if len(items) == 1:
+                one.store.fails = OPERATIONS
+            return answered
 
-        one.store.claim = claim_once  # type: ignore[method-assign]
+        setattr(one.store, operation, answer_one)
         one.store.fails = ()
-        await clock.advance(seconds=1)
-        assert starts == [1]
+        await clock.advance(seconds=22)
         assert one.scheduler.outage() is not None
+        one.store.fails = ()
+        await clock.advance(seconds=20)
+        assert caplog.text.count("a run 1: ok") == 1
 
 
 # Absence

@@ -361,6 +361,18 @@ async def test_a_run_that_ends_by_itself_during_the_shutdown_is_ok(clock: FakeCl
     assert (run.outcome, run.note) == ("ok", "all of it")
 
 
+def run_of(function: Function, clock: FakeClock) -> JobRun:
+    """A run of the job, which has failed three times before."""
+    return JobRun(
+        prepare([function], FastAPI())[0],
+        Claimed("subject", 1, clock.now(), clock.now(), 3, requested=False, claimed_at=0),
+        clock=clock,
+        random=seeded("a test"),
+        state=State(),
+        threads=DaemonThreads(1, "test"),
+    )
+
+
 async def test_a_run_cancelled_before_its_first_step_is_interrupted(clock: FakeClock) -> None:
     """Its body has not begun, and still its end is known."""
     begun = list[int]()
@@ -369,18 +381,24 @@ async def test_a_run_cancelled_before_its_first_step_is_interrupted(clock: FakeC
     async def subject(ctx: JobContext) -> None:
         begun.append(ctx.run_no)
 
-    run = JobRun(
-        prepare([subject], FastAPI())[0],
-        Claimed("subject", 1, clock.now(), clock.now(), 3, requested=False, claimed_at=0),
-        clock=clock,
-        random=seeded("a test"),
-        state=State(),
-        threads=DaemonThreads(1, "test"),
-    )
+    run = run_of(subject, clock)
     run.cancel()
     await asyncio.wait([run.task])
     finish = run.finish()
     assert (finish.outcome, finish.failures, begun) == ("interrupted", 3, [])
+
+
+async def test_a_run_that_has_ended_loses_no_lease(clock: FakeClock) -> None:
+    """What it did, it did in time, though nobody has asked yet how it ended."""
+
+    @job(AT_ONCE)
+    async def subject() -> str:
+        return "done"
+
+    run = run_of(subject, clock)
+    await asyncio.wait([run.task])
+    run.lose_lease("too late")
+    assert (run.finish().outcome, run.finish().note) == ("ok", "done")
 
 
 # What a run is given, and what it gives

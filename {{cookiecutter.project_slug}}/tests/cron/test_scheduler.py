@@ -306,8 +306,9 @@ async def test_who_waits_for_a_run_is_told_that_its_end_is_not_recorded(
         await clock.advance(seconds=1)
         one.store.fails = OPERATIONS
         await one.stop()
+        assert waits.done()
         with pytest.raises(StoreUnavailable, match="not recorded"):
-            await waits
+            waits.result()
 
 
 # What it tells
@@ -359,6 +360,18 @@ async def test_the_end_of_a_run_is_logged_with_its_note(clock: FakeClock, caplog
     """And with when the next is due."""
     async with running(cron_app(tick([]), clock=clock), clock):
         assert "tick run 1: ok, done; next in 5 min" in caplog.text
+
+
+@pytest.mark.parametrize("ending", ["interrupted", "ok, done"])
+async def test_an_end_without_a_next_run_says_nothing_of_one(
+    clock: FakeClock, tmp_path: Path, caplog: Log, ending: str
+) -> None:
+    """A run that was cut short is due elsewhere, and a job that is paused is not due at all."""
+    async with replica(clock, tmp_path, tick([], seconds=10)) as one:
+        if ending != "interrupted":
+            await one.store.pause("tick")
+            await clock.advance(seconds=10)
+    assert f"tick run 1: {ending}" in caplog.messages
 
 
 async def test_next_due_names_the_job_and_the_time_until_then(clock: FakeClock) -> None:
@@ -460,6 +473,22 @@ async def test_nothing_is_claimed_once_the_app_ends(
         await clock.advance(seconds=15.1)
         await one.stop()
         assert (clock.monotonic(), starts) == (15.1 + 5, [0])
+
+
+async def test_what_a_claim_under_way_begins_is_asked_to_stop(
+    clock: FakeClock, tmp_path: Path
+) -> None:
+    """Like all that runs, and as early: it is not left to be cancelled after the grace."""
+
+    @job(AT_ONCE)
+    async def polite(ctx: JobContext) -> None:
+        while not ctx.stopping:
+            await ctx.clock.sleep(0.1)
+
+    async with replica(clock, tmp_path, polite, seconds_after={"claim": 0.5}) as one:
+        await one.stop()
+        assert clock.monotonic() < 1
+        assert await outcomes(one, "polite") == ["interrupted"]
 
 
 async def test_a_driver_that_hangs_at_the_end_loses_no_outcome(

@@ -19,6 +19,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from app.db import PLATFORMS
 from support.process import POLL_SECONDS, REAL_SECONDS_MAX, SERVICE, Server
 
 # Before the service's own part: what it notes, and a job that does so each second.
@@ -56,6 +57,13 @@ ENDLESS = """
     WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number LIMIT 3000000000)
     SELECT count(*) FROM number
 """
+
+
+@pytest.fixture(autouse=True)
+def one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test depends on where it runs."""
+    for variable in PLATFORMS:
+        monkeypatch.delenv(variable, raising=False)
 
 
 @dataclass(frozen=True)

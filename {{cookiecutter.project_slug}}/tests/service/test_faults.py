@@ -23,7 +23,7 @@ from app.cron.job import Function
 from app.cron.records import Records
 from app.cron.sql_store import SqlStore
 from app.cron.store import Claim, Claimed, Run, StoreUnavailable
-from app.db import DatabaseDep
+from app.db import PLATFORMS, DatabaseDep
 from app.main import create_app
 from app.settings import Settings
 from support import FakeClock, fixed, insert_sessions, notes, query
@@ -37,6 +37,13 @@ ENDLESS = """
 
 # The longest rest between two looks at a database that is away.
 REST = 30.0
+
+
+@pytest.fixture(autouse=True)
+def one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test depends on where it runs."""
+    for variable in PLATFORMS:
+        monkeypatch.delenv(variable, raising=False)
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +73,7 @@ class Service:
 
 @asynccontextmanager
 async def ticking(clock: FakeClock, settings: Settings, *more: Function) -> AsyncIterator[Service]:
-    """A service that has one more job, and that has run for a minute."""
+    """A service that has `more` jobs beside its own, and that has run for a minute."""
     starts: list[float] = []
 
     @job(every(seconds=10, jitter=0))
