@@ -59,6 +59,7 @@ class Database:
         self._closed = False
         self._writer = DaemonThreads(1, "database-writer")
         self._readers = DaemonThreads(READERS, "database-reader")
+        self._urgent_reader = DaemonThreads(1, "database-urgent-reader")
 
     async def write(
         self,
@@ -76,10 +77,11 @@ class Database:
             self._writer.ahead if urgent else self._writer, self._transact, function, check
         )
 
-    async def read(self, function: Callable[[Connection], T]) -> T:
-        """Run `function(connection)`, which can only read."""
+    async def read(self, function: Callable[[Connection], T], *, urgent: bool = False) -> T:
+        """Run `function(connection)`, which can only read. An `urgent` one waits for no other that
+        is not."""
         return await asyncio.get_running_loop().run_in_executor(
-            self._readers, self.read_here, function
+            self._urgent_reader if urgent else self._readers, self.read_here, function
         )
 
     async def checkpoint(self) -> None:
@@ -124,7 +126,7 @@ class Database:
     def close(self) -> None:
         """Close all connections. What is read or written from now on raises RuntimeError."""
         self._closed = True
-        for threads in (self._writer, self._readers):
+        for threads in (self._writer, self._readers, self._urgent_reader):
             threads.shutdown()
         for engine in (self._write_engine, self._read_engine):
             engine.dispose()

@@ -156,7 +156,7 @@ class Records:
             return function(rows, self._clock.now())
 
         with unavailable():
-            return await self._database.read(read)
+            return await self._database.read(read, urgent=True)
 
     async def _write(self, function: Callable[[Connection, datetime], T]) -> T:
         with unavailable():

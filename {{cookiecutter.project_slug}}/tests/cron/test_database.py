@@ -209,6 +209,21 @@ async def test_an_urgent_write_does_not_wait_in_line(database: Database) -> None
     assert order == ["urgent", "one", "two"]
 
 
+async def test_an_urgent_read_waits_for_no_long_one(database: Database) -> None:
+    """The scheduler looks at its jobs however many reports are being read."""
+    gate = threading.Event()
+    reports = [
+        asyncio.create_task(database.read(lambda _: gate.wait(REAL_SECONDS_MAX)))
+        for _ in range(READERS)
+    ]
+    await asyncio.sleep(0)
+    await database.read(lambda _: None, urgent=True)
+    under_way = [report for report in reports if not report.done()]
+    gate.set()
+    await asyncio.gather(*reports)
+    assert under_way == reports
+
+
 # Writing under a check
 
 
