@@ -383,7 +383,7 @@ def test_a_stopped_process_may_hold_the_write_lock(again: float, ok: bool) -> No
     assert (disturbed(bodies, *signals) == []) == ok
 
 
-@pytest.mark.parametrize("stopped_at", [30, 75])
+@pytest.mark.parametrize("stopped_at", [30, 70])
 def test_a_process_that_was_stopped_at_another_time_holds_nothing_up(stopped_at: float) -> None:
     """Before the gap, or when it was over."""
     bodies = after(Body(50), Body(68.4, pid=2))

@@ -3,10 +3,10 @@
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 
+from .absence import Absence
 from .agenda import MICROSECOND
 from .clock import Clock, RandomSource
 from .ends import Ends, each
@@ -23,8 +23,7 @@ log = logging.getLogger(__name__)
 # What falls due this soon after another is claimed together with it, in one transaction.
 COALESCE = timedelta(milliseconds=50)
 
-# The driver counts as late when this much more than LOOK_EVERY has passed since it last looked, and
-# as absent when it wakes so much later than it meant to.
+# The driver counts as late when this much more than LOOK_EVERY has passed since it last looked.
 LATE = timedelta(seconds=30)
 
 # Others are told this often that the process is alive.
@@ -71,7 +70,7 @@ class Driver:
         self._stale = True
         self._claim_failed = False
         self._check_in_at = self._looked_at
-        self._absence: tuple[datetime, datetime] | None = None
+        self._absence = Absence(clock)
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
 
@@ -184,19 +183,11 @@ class Driver:
             seconds = (self._agenda.wake_at(look_at) - self._agenda.time()) / 1_000_000
             if seconds <= 0:
                 break
-            planned = self._clock.now() + timedelta(seconds=seconds)
-            with suppress(TimeoutError):
-                async with self._clock.timeout(seconds):
-                    await self._wake.wait()
-            if self._clock.now() - planned > LATE:
-                self._absence = planned, self._clock.now()
-                self._stale = True
+            self._stale = await self._absence.wait(self._wake, seconds)
         self._wake.clear()
 
     async def _rest(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            async with self._clock.timeout(seconds):
-                await self._stopping.wait()
+        await self._absence.wait(self._stopping, seconds)
 
     async def _look_again(self) -> None:
         """Look at all jobs that do not run here. After an absence or outage, plan all anew."""
@@ -207,22 +198,17 @@ class Driver:
         else:
             looks = await self._store.look(names)
         if self._claims and (self._stale or self._agenda.time() >= self._check_in_at):
-            await self._store.check_in(self._absence)
+            await self._store.check_in(self._absence.span)
             self._check_in_at = self._agenda.time() + CHECK_IN_EVERY // MICROSECOND
-        self._tell_of_absence()
+        if self._store.lease is not None:  # or all drivers would tell
+            self._absence.tell()
+        self._absence.span = None
         # A full disk can let a look pass, and no claim. With none to make, the look decides.
         self._claim_failed &= any(look.delay <= NOW and not look.paused for look in looks)
         if self._claims:
             self._plan.renew(looks, stale=self._stale)
         self._stale = False
         self._running.warn_of_late()
-
-    def _tell_of_absence(self) -> None:
-        if self._absence is not None and self._store.lease is not None:
-            since, until = (f"{moment:%Y-%m-%d %H:%M:%S}" for moment in self._absence)
-            what = "cron: this process did not run from %s to %s UTC, or its clock was set"
-            log.warning(what, since, until)
-        self._absence = None
 
     async def _claim_due(self) -> None:
         due = [name for _, name in self._agenda.take_due(self._running.reserve)]

@@ -418,20 +418,25 @@ async def test_after_an_absence_what_is_overdue_is_spread(clock: FakeClock, tmp_
     assert starts == [4, 104]
 
 
+@pytest.mark.parametrize("away_first", [True, False])
 async def test_an_absence_is_stored_when_the_database_is_back(
-    clock: FakeClock, tmp_path: Path
+    clock: FakeClock, tmp_path: Path, *, away_first: bool
 ) -> None:
-    """It was noticed while that was away."""
+    """It was noticed while that was away, or began in the rest between two tries."""
     async with replica(clock, tmp_path) as one:
+        if away_first:
+            one.store.fails = OPERATIONS
+            await clock.advance(seconds=31)
+        planned = clock.now() + timedelta(seconds=15)
         one.freeze()
         await clock.advance(seconds=60)
         one.store.fails = OPERATIONS
         one.thaw()
         await clock.advance(seconds=5)
         one.store.fails = ()
-        await clock.advance(seconds=5)
+        await clock.advance(seconds=30)
         [process] = await one.store.processes()
-        assert process.absent_from == clock.now() - timedelta(seconds=70 - 15)
+        assert process.absent_from == planned
 
 
 class Watched(MemoryStore):

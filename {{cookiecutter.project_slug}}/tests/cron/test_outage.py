@@ -89,6 +89,26 @@ async def test_an_outage_is_shown_for_as_long_as_it_lasts(clock: FakeClock, tmp_
         assert one.scheduler.outage() is None
 
 
+@pytest.mark.parametrize("paused", [True, False])
+async def test_an_outage_that_only_claims_meet_is_one_too(
+    clock: FakeClock, tmp_path: Path, caplog: Log, *, paused: bool
+) -> None:
+    """A full disk lets all looks pass. It is over when a claim is made, or none is wanted."""
+    starts = list[float]()
+    async with replica(clock, tmp_path, tick(starts), fails={"claim"}) as one:
+        await clock.advance(seconds=270)
+        assert one.scheduler.outage() == "the database is away for 270 s: the disk is full"
+        if paused:
+            await one.store.pause("tick")
+        else:
+            one.store.fails = ()
+        await clock.advance(seconds=60)
+        assert one.scheduler.outage() is None
+        told = [line[:26] for line in caplog.messages if "the database is" in line]
+        assert told == ["cron: the database is away", "cron: the database is back"]
+        assert bool(starts) != paused
+
+
 # What goes on, and what is done afterwards
 
 

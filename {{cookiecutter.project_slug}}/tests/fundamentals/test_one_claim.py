@@ -80,7 +80,7 @@ async def test_a_run_that_was_taken_over_can_write_nothing(
 
 
 async def test_a_pause_holds_in_all_processes(clock: FakeClock, tmp_path: Path) -> None:
-    """Whoever asked for it: the claim of a paused job is refused."""
+    """Whichever was asked for it, none claims a paused job."""
     starts = list[float]()
 
     @job(MINUTELY)
