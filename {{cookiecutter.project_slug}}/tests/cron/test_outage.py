@@ -95,8 +95,9 @@ async def test_an_outage_that_only_claims_meet_is_one_too(
 ) -> None:
     """A full disk lets all looks pass. It is over when a claim is made, or none is wanted."""
     starts = list[float]()
-    async with replica(clock, tmp_path, tick(starts), fails={"claim"}) as one:
-        await clock.advance(seconds=270)
+    subject = tick(starts, every(minutes=1))
+    async with replica(clock, tmp_path, subject, fails={"claim"}) as one:
+        await clock.advance(seconds=275)
         assert one.scheduler.outage() == "the database is away for 270 s: the disk is full"
         if paused:
             await one.store.pause("tick")

@@ -297,6 +297,23 @@ async def test_a_database_that_is_away_runs_nothing_on_demand(
             await one.scheduler.run("tick")
 
 
+async def test_a_run_goes_on_when_nobody_waits_for_it_any_more(
+    clock: FakeClock, tmp_path: Path
+) -> None:
+    """Who asked for it has gone while the claim was under way, or later."""
+    for seconds in (0.2, 1):
+        subject = tick([], seconds=10)
+        async with replica(
+            clock, tmp_path, subject, claims=False, seconds_after={"claim": 0.5}
+        ) as one:
+            asked = asyncio.create_task(one.scheduler.run("tick"))
+            await clock.advance(seconds=seconds)
+            asked.cancel()
+            await clock.advance(seconds=15)
+            assert asked.cancelled()
+            assert set(await outcomes(one)) == {"ok"}
+
+
 async def test_who_waits_for_a_run_is_told_that_its_end_is_not_recorded(
     clock: FakeClock, tmp_path: Path
 ) -> None:
