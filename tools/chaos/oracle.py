@@ -345,7 +345,9 @@ class _Judge:
         1. If the process was killed or stopped before it had recorded the end, the lease must end.
            At the latest it was renewed just then.
         2. If SIGTERM cut the run short, it is due at once, and others see it when they look next.
-        3. A stopped process may hold the database's one write lock until it is continued.
+        3. A stopped process may hold the database's one write lock until it is continued. If then
+           the run's own process has been stopped and continued, too, it may be the first to write,
+           and records an end from which a whole gap counts.
         4. What is overdue waits for the catch-up delay.
         """
         signals = [
@@ -367,7 +369,10 @@ class _Judge:
                 if cut_short or run.how == "lost":
                     free = max(free, gone + LOOK_SECONDS)
             free = max(free, gone + self._lease)
-        free += max(self._locked(run.start, free), default=0.0)
+        if locked := max(self._locked(run.start, free), default=0.0):
+            free += locked
+            if any(signal.what == "stop" for signal in signals):
+                free += job.ceiling
         return due, free + job.catch_up + SLACK_SECONDS
 
     def _gone_at(self, signal: Event) -> float:
@@ -449,8 +454,10 @@ class _Judge:
                 least = min(job.floor, job.retry)
             if gap < least - 1e-6:
                 self._violation(at, f"{job.name}: two claims {gap:.6f} s apart")
-            # After an overrun it counts from the end, as soon as that can be recorded.
+            # After an overrun it counts from the end, as soon as that can be recorded; and after a
+            # claim that its process could not use, from when that process was continued.
             ends = [run.end for run in runs if run.end <= at]
+            ends += [e.monotonic for e in self._continues[one.pid] if e.monotonic <= at]
             latest = max([self._at(one), *ends]) + job.ceiling
             latest += max(self._locked(self._at(one), latest), default=0.0)
             if (after := two.due - self._offset - latest) > CLOCK_SECONDS:

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from app.cron import JobContext, every, job
 from app.cron.clock import SystemClock
@@ -64,7 +63,8 @@ class Body:
 
     def __init__(self, job: str, ctx: JobContext) -> None:
         """Give it a name of its own."""
-        self.name = uuid4().hex
+        # What takes longer, or lets other threads go first, would make it begin later than it does.
+        self.name = f"{os.getpid()}-{time.monotonic_ns()}"
         self._ctx = ctx
         self._values = {"job": job, "run_no": ctx.run_no, "pid": os.getpid(), "body": self.name}
 

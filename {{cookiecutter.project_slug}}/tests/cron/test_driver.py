@@ -343,23 +343,24 @@ async def test_what_was_answered_counts_though_the_next_answer_is_an_error(
 ) -> None:
     """One by one, the first is answered, and then the database is away. What was claimed is begun,
     and what was recorded is not recorded again."""
-    since = timedelta(seconds=20 if operation == "finish" else 0)
+    since = clock.now() + timedelta(seconds=20 if operation == "finish" else 0)
     jobs = (
+        tick([], seconds=19.9, name="first"),  # while this end is recorded come the other two
         tick([], seconds=20, name="a"),
-        tick([], Broken(clock.now() + since), seconds=20, name="broken"),
+        tick([], Broken(since), seconds=20, name="broken"),
     )
     async with replica(clock, tmp_path, *jobs, fails={"register"}) as one:
         answer = getattr(one.store, operation)
 
         async def answer_one(items: Any) -> Any:
             answered = await answer(items)
-            if len(items) == 1:
+            if [item.name for item in items] == ["a"]:
                 one.store.fails = OPERATIONS
             return answered
 
         setattr(one.store, operation, answer_one)
-        one.store.fails = ()
-        await clock.advance(seconds=22)
+        one.store.fails, one.store.seconds_before = (), {"finish": 0.5}
+        await clock.advance(seconds=23)
         assert one.scheduler.outage() is not None
         one.store.fails = ()
         await clock.advance(seconds=20)
