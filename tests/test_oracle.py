@@ -383,6 +383,15 @@ def test_a_stopped_process_may_hold_the_write_lock(again: float, ok: bool) -> No
     assert (disturbed(bodies, *signals) == []) == ok
 
 
+@pytest.mark.parametrize(("again", "ok"), [(85.4, True), (85.6, False)])
+def test_two_stopped_processes_can_hold_up_a_job_for_a_gap_more(again: float, ok: bool) -> None:
+    """One holds the write lock; the other, continued, records first that its run has ended."""
+    bodies = after(Body(50, took=4.2), Body(again, pid=2))
+    one = event("stop", 1, 50.1), event("continue", 1, 54.1)
+    other = event("stop", 3, 52), event("continue", 3, 56.5)
+    assert (gaps(disturbed(bodies, *one, *other)) == []) == ok
+
+
 @pytest.mark.parametrize("stopped_at", [30, 70])
 def test_a_process_that_was_stopped_at_another_time_holds_nothing_up(stopped_at: float) -> None:
     """Before the gap, or when it was over."""
@@ -525,6 +534,14 @@ def test_a_due_time_that_hides_a_late_start_is_a_violation() -> None:
     """Due 13.7 s after a start, or 13.2 s after its end: no schedule has said so."""
     found = violations(evidence(after(Body(50), Body(63.8, pid=2, late=0.1))))
     assert found == ["tidy: due 0.200 s later than it can be"]
+
+
+def test_a_due_time_may_count_from_when_a_process_was_continued() -> None:
+    """It could not use its claim, and said so before another one claimed the job."""
+    lost = Body(60, pid=2, begun=False, outcome="error")
+    bodies = after(Body(50), lost, Body(77.4, late=0.01))
+    stop, go = event("stop", 2, 60.001), event("continue", 2, 64.5)
+    assert disturbed(bodies, stop, go) == []
 
 
 # Writes
