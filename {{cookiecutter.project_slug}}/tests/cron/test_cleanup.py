@@ -395,7 +395,7 @@ async def test_the_table_is_not_read_for_each_step(
 async def test_a_transaction_ends_after_some_milliseconds(
     database: Database, clock: FakeClock, watch: Watch, seconds: float, steps: int
 ) -> None:
-    """After 8 of them it begins no further step."""
+    """After eight of them it begins no further step."""
     fill(database, THINGS, over=6 * STEP)
     context = await begin_run(database, clock, watch)
     with taking(database, watch, step=seconds) as transactions:
@@ -419,13 +419,13 @@ async def test_others_have_their_turn_for_as_long_as_transactions_took(
 ) -> None:
     """When those are over 0.1 s in all. The checkpoint is part of their turn."""
     fill(database, THINGS, over=10 * STEP)
-    checkpoints = count_checkpoints(monkeypatch, database, watch, seconds=0.05)
+    checkpoints = count_checkpoints(monkeypatch, database, watch, seconds=1 / 16)
     context = await begin_run(database, clock, watch)
-    with taking(database, watch, step=0.01, commit=0.02):
+    with taking(database, watch, step=1 / 64, commit=1 / 64):
         await delete_in_chunks(context, database, THINGS, THINGS.c.over > 0)
     # After four transactions, and four more.
-    assert checkpoints == pytest.approx([0.12, 0.36])
-    assert watch.slept == pytest.approx([0.07, 0.07])
+    assert checkpoints == [1 / 8, 3 / 8]
+    assert watch.slept == [1 / 16, 1 / 16]
 
 
 async def test_a_checkpoint_that_takes_long_is_turn_enough(
@@ -435,9 +435,9 @@ async def test_a_checkpoint_that_takes_long_is_turn_enough(
     fill(database, THINGS, over=STEP)
     checkpoints = count_checkpoints(monkeypatch, database, watch, seconds=3)
     context = await begin_run(database, clock, watch)
-    with taking(database, watch, step=0.1):
+    with taking(database, watch, step=1 / 8):
         await delete_in_chunks(context, database, THINGS, THINGS.c.over > 0)
-    assert checkpoints == pytest.approx([0.1])
+    assert checkpoints == [1 / 8]
     assert watch.slept == [0.0]
 
 
@@ -475,7 +475,7 @@ async def test_it_stops_between_two_transactions(
         if statement.startswith("DELETE") and len(transactions) == 3:
             context.request_stop()
 
-    steps = taking(database, watch, step=0.01)
+    steps = taking(database, watch, step=1 / 64)
     with steps as transactions, on_each_statement(database, stop_in_the_third):
         count = await delete_in_chunks(context, database, THINGS, THINGS.c.over > 0)
     assert transactions == [1, 1, 1]
@@ -507,7 +507,7 @@ async def test_a_run_that_has_lost_its_lease_deletes_nothing_more(
         await claim(sql_store(database, clock, "another"), context.run_no)
 
     monkeypatch.setattr(database, "checkpoint", claim_elsewhere)
-    with taking(database, watch, step=0.1) as transactions, pytest.raises(LeaseLost):
+    with taking(database, watch, step=1 / 8) as transactions, pytest.raises(LeaseLost):
         await delete_in_chunks(context, database, THINGS, THINGS.c.over > 0)
     assert transactions == [1, 1]  # of which the second is rolled back
     assert len(left(database, THINGS)) == 3 * STEP
