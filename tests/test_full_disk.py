@@ -83,13 +83,14 @@ def test_both_processes_go_on_when_there_is_room_again(story: Any) -> None:
 
 
 def test_a_full_disk_is_told_in_a_line_by_each_process(story: Any) -> None:
-    """It says why no job starts; another line says when that is over."""
+    """It says why no job starts; another line says when that is over, one each what is put off."""
     for warnings in story["warnings"]:
-        [away, back] = warnings
+        [away, put_off, back] = warnings
         assert away == (
             "ERROR cron: the database is away, no job starts until it is back: "
             "database or disk is full"
         )
+        assert put_off.startswith("WARNING POST /sessions: the database cannot be used: ")
         assert re.fullmatch(r"WARNING cron: the database is back after \d+ s", back)
 
 
@@ -99,10 +100,10 @@ def test_no_run_is_lost_and_none_is_made_twice(story: Any) -> None:
     assert story["runs"] == [[number, "ok"] for number in story["ticks"]]
 
 
-def test_who_writes_gets_an_error_as_long_as_it_is_full(story: Any) -> None:
+def test_who_writes_is_put_off_as_long_as_it_is_full(story: Any) -> None:
     """A session that was confirmed is there, before, and after; no other one is."""
     assert story["created before"] == story["created after"] == [201, 201]
-    assert story["created when full"] == [500, 500]
+    assert story["created when full"] == [503, 503]
     assert story["sessions"] == 4
 
 

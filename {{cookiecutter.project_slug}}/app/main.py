@@ -8,9 +8,7 @@ from socket import gethostname
 from typing import Any
 from uuid import uuid4
 
-from fastapi import FastAPI, Request, status
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI
 
 from app.cron.clock import Clock, RandomSource, SystemClock, seeded
 from app.cron.database import Database, DatabaseError
@@ -21,6 +19,7 @@ from app.cron.scheduler import Scheduler
 from app.cron.sql_store import SqlStore
 from app.db import open_database, remark_on_platform, upgrade_schema
 from app.jobs import JOBS
+from app.ops.errors import add_error_handlers
 from app.ops.health import router as health_router
 from app.ops.logs import set_up_logs
 from app.sessions import router as sessions_router
@@ -77,15 +76,8 @@ def _join(
     prepared = prepare(jobs, app)
     app.include_router(sessions_router)
     app.include_router(health_router)
-    app.add_exception_handler(RequestValidationError, _refuse_request)
+    add_error_handlers(app)
     return app
-
-
-async def _refuse_request(request: Request, error: Exception) -> JSONResponse:
-    """What is wrong with a request, without what it said: not all of that could be sent back."""
-    assert isinstance(error, RequestValidationError)
-    problems = [{key: each[key] for key in ("type", "loc", "msg")} for each in error.errors()]
-    return JSONResponse({"detail": problems}, status.HTTP_422_UNPROCESSABLE_CONTENT)
 
 
 def _log_start(

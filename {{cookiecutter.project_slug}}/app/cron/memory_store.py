@@ -84,7 +84,7 @@ class MemoryStore:
                 row.failures, row.running = finish.failures, False
                 row.next_run_at = finish.next_run_at(now, row.next_run_at)
                 run = row.runs[-1]
-                run.finished_at, run.outcome = now, finish.outcome
+                run.finished_at, run.outcome = finish.finished_at, finish.outcome
                 run.note, run.error = finish.note, finish.error
         return self._look(now, (finish.name for finish in finishes))
 

@@ -95,9 +95,11 @@ class JobRun:
             failures += 1
         if error is not None:
             self.context.log.error("%s: %s", outcome, line_of(error), exc_info=error)
+        seconds = self.context.clock.monotonic() - self.claimed.claimed_at
         return Finish(
             self.job.name,
             self.claimed.run_no,
+            self.claimed.started_at + timedelta(seconds=seconds),
             outcome,
             note=line_of(note),
             error="" if error is None else f"{type(error).__name__}: {line_of(error)}",

@@ -153,6 +153,7 @@ def _missed(claimed: Claimed, reason: str) -> Finish:
     return Finish(
         claimed.name,
         claimed.run_no,
+        claimed.started_at,
         "missed",
         note="",
         error=reason,

@@ -75,10 +75,11 @@ END = with_batch(
 )
 
 END_RUN = with_batch(
-    "name, run_no, outcome, note, error",
+    "name, run_no, finished_at, outcome, note, error",
     """
     UPDATE cron_run
-    SET finished_at = :now, outcome = batch.outcome, note = batch.note, error = batch.error
+    SET finished_at = batch.finished_at, outcome = batch.outcome, note = batch.note,
+        error = batch.error
     FROM batch WHERE cron_run.name = batch.name AND cron_run.run_no = batch.run_no
     """,
 )
@@ -160,6 +161,7 @@ class SqlStore(Records):
                 {
                     "name": end.name,
                     "run_no": end.run_no,
+                    "finished_at": to_microseconds(end.finished_at),
                     "outcome": end.outcome,
                     "note": end.note,
                     "error": end.error,
@@ -170,7 +172,7 @@ class SqlStore(Records):
                 if end.name in due
             )
             connection.execute(END, {"batch": ended})
-            connection.execute(END_RUN, {"batch": ended, "now": to_microseconds(now)})
+            connection.execute(END_RUN, {"batch": ended})
             return self._put_right(connection, now, [self._jobs[end.name] for end in finishes])
 
         return await self._write(finish)

@@ -82,6 +82,8 @@ class Finish:
 
     name: str
     run_no: int
+    finished_at: datetime
+    """By the clock that has told when it started. An outage may keep it from being recorded."""
     outcome: Outcome
     note: str
     error: str

@@ -221,13 +221,13 @@ async def test_a_run_that_has_not_ended_has_no_outcome(store: Store) -> None:
 
 
 async def test_the_end_of_a_run_is_remembered(store: Store, clock: FakeClock) -> None:
-    """When it was due, when it started, when it ended, how, and its note."""
+    """When it was due, when it started, when it ended, how, and its note. Not when it was told."""
     start = clock.now()
     await store.register([first_in(MINUTE)])
     await clock.advance(seconds=70)
     claimed = await claim(store)
-    await clock.advance(seconds=10)
-    await store.finish([ok(claimed, "deleted 5")])
+    await clock.advance(seconds=30)
+    await store.finish([ok(claimed, "deleted 5", seconds=10)])
     [run] = await store.history("tick")
     assert (run.run_no, run.outcome, run.note, run.error) == (1, "ok", "deleted 5", "")
     moments = [run.due_at, run.started_at, run.finished_at]

@@ -19,7 +19,6 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.db import PLATFORMS
 from support.process import POLL_SECONDS, REAL_SECONDS_MAX, SERVICE, Server
 
 # Before the service's own part: what it notes, and a job that does so each second.
@@ -57,13 +56,6 @@ ENDLESS = """
     WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number LIMIT 3000000000)
     SELECT count(*) FROM number
 """
-
-
-@pytest.fixture(autouse=True)
-def one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test depends on where it runs."""
-    for variable in PLATFORMS:
-        monkeypatch.delenv(variable, raising=False)
 
 
 @dataclass(frozen=True)
@@ -200,6 +192,7 @@ def test_a_newer_minor_version_is_served(tmp_path: Path) -> None:
     place = Place(tmp_path)
     with place.serve() as server:
         server.url()
+        end(server)
     place.query("UPDATE cron_schema SET minor = 9")
     with place.serve() as server:
         place.wait_for(2)
@@ -250,14 +243,15 @@ def test_a_disk_that_fails_is_survived(tmp_path: Path) -> None:
         # Its log is smaller than that, the database's is larger.
         with failing_disk(server, 60_000):
             server.wait_for("cron: the database is away")
-            assert post_session(server) == 500
+            assert post_session(server) == 503
             assert get(server, "/health/live").status_code == 200
             assert "disk I/O error" in get(server, "/health/live").json()["cron"]
         place.wait_for(3)
         assert post_session(server) == 201
         end(server)
-    [away, back] = warnings(server)
+    [away, put_off, back] = warnings(server)
     assert away.endswith("no job starts until it is back: disk I/O error")
+    assert put_off.endswith("POST /sessions: the database cannot be used: disk I/O error")
     assert back.startswith("WARNING cron: the database is back after ")
     place.check_ticks()
     assert place.query("PRAGMA integrity_check") == [("ok",)]
@@ -295,13 +289,14 @@ JOBS = [tick, work]
             wait_until(lambda: bool(place.notes("ends", process_of(old))))
             assert get(old, "/health/ready").status_code == 503
             assert get(old, "/health/live").status_code == 200
-            assert post_session(old) == 500
+            assert post_session(old) == 503
             assert get(new, "/health/ready").status_code == 200
             assert post_session(new) == 201
         assert len(place.notes("tick", process_of(old))) == before
     [end] = place.notes("ends", process_of(old))
     assert end.at - deleted < 3
-    assert len(warnings(old)) == 3  # the outage; the run that is stopped, and how it has ended
+    # The outage; the run that is stopped, and how it has ended; the request.
+    assert len(warnings(old)) == 4
     assert place.query("PRAGMA integrity_check") == [("ok",)]
 
 

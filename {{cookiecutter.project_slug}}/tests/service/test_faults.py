@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -18,12 +19,12 @@ from sqlalchemy import Connection, QueuePool
 from sqlalchemy.exc import OperationalError
 
 from app.cron import JobContext, every, job
-from app.cron.database import Database, DatabaseError
+from app.cron.database import Database
 from app.cron.job import Function
 from app.cron.records import Records
 from app.cron.sql_store import SqlStore
 from app.cron.store import Claim, Claimed, Run, StoreUnavailable
-from app.db import PLATFORMS, DatabaseDep
+from app.db import DatabaseDep
 from app.main import create_app
 from app.settings import Settings
 from support import FakeClock, fixed, insert_sessions, notes, query
@@ -37,13 +38,6 @@ ENDLESS = """
 
 # The longest rest between two looks at a database that is away.
 REST = 30.0
-
-
-@pytest.fixture(autouse=True)
-def one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test depends on where it runs."""
-    for variable in PLATFORMS:
-        monkeypatch.delenv(variable, raising=False)
 
 
 @pytest.fixture(autouse=True)
@@ -251,17 +245,34 @@ async def test_an_app_that_cannot_read_is_not_ready(
 
 
 @each_sickness
-async def test_a_request_that_writes_fails(
-    clock: FakeClock, settings: Settings, sickness: Sickness
+async def test_a_request_that_writes_is_put_off(
+    clock: FakeClock, settings: Settings, caplog: pytest.LogCaptureFixture, sickness: Sickness
 ) -> None:
-    """No answer says 201 for a session that nobody will find."""
+    """It is answered with 503, and told in one line that says why. Later it succeeds."""
     new = {"user": "ana", "ttl_seconds": 60}
     async with ticking(clock, settings) as service:
         async with sickness(service):
-            with pytest.raises((OperationalError, DatabaseError), match=SICKNESSES[sickness]):
-                await service.client.post("/sessions", json=new)
+            caplog.clear()
+            put_off = await service.client.post("/sessions", json=new)
+        [told] = [each for each in caplog.records if each.name == "app.ops.errors"]
         created = await service.client.post("/sessions", json=new)
-    assert created.status_code == 201
+    assert (put_off.status_code, created.status_code) == (503, 201)
+    assert put_off.headers["Retry-After"] == "5"
+    assert put_off.json() == {"detail": "the database cannot be used now"}
+    assert told.getMessage().startswith("POST /sessions: the database cannot be used: ")
+    assert told.getMessage().endswith(SICKNESSES[sickness])
+    assert told.exc_info is None
+
+
+async def test_a_question_that_the_database_does_not_know_is_a_mistake(
+    clock: FakeClock, settings: Settings
+) -> None:
+    """A table that is missing comes back by no waiting: who has to mend it gets the traceback."""
+    async with ticking(clock, settings) as service:
+        with closing(sqlite3.connect(service.database.path)) as connection, connection:
+            connection.execute("DROP TABLE sessions")
+        with pytest.raises(OperationalError, match="no such table: sessions"):
+            await service.client.get("/sessions/1")
 
 
 @each_sickness
@@ -292,7 +303,7 @@ async def test_a_run_that_cannot_renew_its_lease_is_stopped(
 async def test_a_run_that_ends_meanwhile_is_recorded_later(
     clock: FakeClock, settings: Settings, sickness: Sickness
 ) -> None:
-    """Its lease is over by then, but nobody else has taken the job."""
+    """With when it ended. Its lease is over by then, but nobody else has taken the job."""
 
     @job(every(hours=1, jitter=0))
     async def work(ctx: JobContext) -> str:
@@ -305,6 +316,7 @@ async def test_a_run_that_ends_meanwhile_is_recorded_later(
         await clock.advance(minutes=1)
         runs = await service.history("work")
     assert [(run.run_no, run.outcome, run.note) for run in runs] == [(1, "ok", "done")]
+    assert [run.finished_at for run in runs] == [runs[0].started_at + timedelta(seconds=70)]
 
 
 @each_sickness

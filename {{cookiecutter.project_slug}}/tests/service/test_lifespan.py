@@ -23,7 +23,6 @@ from app.cron.clock import SystemClock
 from app.cron.database import Database, DatabaseError
 from app.db import (
     MIGRATIONS,
-    PLATFORMS,
     DatabaseDep,
     get_database,
     remark_on_platform,
@@ -32,13 +31,6 @@ from app.db import (
 from app.main import create_app
 from app.settings import Settings
 from support import FakeClock, fixed, notes, query, running, serving
-
-
-@pytest.fixture(autouse=True)
-def one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test depends on where it runs."""
-    for variable in PLATFORMS:
-        monkeypatch.delenv(variable, raising=False)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -62,16 +63,23 @@ async def delay_of(store: Store, name: str = "tick") -> timedelta:
     return (await look_at(store, name)).delay
 
 
-def ended(claimed: Claimed, outcome: Outcome, note: str = "", error: str = "") -> Finish:
-    """The end of a run, whose next one stays due when it was."""
+def ended(claimed: Claimed, outcome: Outcome, seconds: float = 0) -> Finish:
+    """The end of a run that took so long, whose next one stays due when it was."""
     return Finish(
-        claimed.name, claimed.run_no, outcome, note, error, 0, next_run_at=lambda _, due: due
+        claimed.name,
+        claimed.run_no,
+        claimed.started_at + timedelta(seconds=seconds),
+        outcome,
+        note="",
+        error="",
+        failures=0,
+        next_run_at=lambda _, due: due,
     )
 
 
-def ok(claimed: Claimed, note: str = "") -> Finish:
-    """The good end of a run, whose next one stays due when it was."""
-    return ended(claimed, "ok", note)
+def ok(claimed: Claimed, note: str = "", seconds: float = 0) -> Finish:
+    """The good end of a run that took so long, whose next one stays due when it was."""
+    return replace(ended(claimed, "ok", seconds), note=note)
 
 
 def failed(claimed: Claimed, failures: int = 1, retry: timedelta = timedelta(seconds=5)) -> Finish:
@@ -79,6 +87,7 @@ def failed(claimed: Claimed, failures: int = 1, retry: timedelta = timedelta(sec
     return Finish(
         claimed.name,
         claimed.run_no,
+        claimed.started_at,
         "error",
         note="",
         error="ValueError: the reason",
