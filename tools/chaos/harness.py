@@ -294,7 +294,8 @@ SCENARIOS = (
     Scenario("quiet"),
     Scenario("kill", "kill"),
     # Between the last check of a lease and the first line of a body there is a moment that nobody
-    # can close: whoever is stopped in it begins when continued. So no stop is aimed at it.
+    # can close, some 10 us: whoever is stopped in it begins when continued. Aimed at claimers, one
+    # stop in a hundred hits it; so none is.
     Scenario("stop", "stop", aims=(anybody, beginners)),
     # Without grace, or bodies that take a fifth of a second would all end in time.
     Scenario("terminate", "terminate", grace=0),

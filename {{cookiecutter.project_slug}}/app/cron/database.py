@@ -30,6 +30,9 @@ CACHE_KIB = 16_000
 # once, however often it is in the log, and a disk takes many at a time in far less time each.
 CHECKPOINT_PAGES = 10_000
 
+# Older ones do not know RETURNING.
+SQLITE_MIN = (3, 35)
+
 # The smallest query that needs the file to be a database.
 READ_SCHEMA = "SELECT count(*) FROM sqlite_master"
 
@@ -49,6 +52,11 @@ class Database:
     """
 
     def __init__(self, path: Path) -> None:
+        if sqlite3.sqlite_version_info < SQLITE_MIN:
+            raise DatabaseError(
+                f"this Python has SQLite {sqlite3.sqlite_version}, which is too old: "
+                f"{'.'.join(map(str, SQLITE_MIN))} or newer is needed"
+            )
         self.path = path.absolute()
         self._files: dict[Path, tuple[int, int] | None] = {}
         self._write_engine = self._engine(_set_up_writer)

@@ -171,6 +171,7 @@ class Driver:
                     self.outage.over()
             except StoreUnavailable as error:
                 self._stale = True
+                self._looked_at = self._agenda.time()  # it may have waited long for the answer
                 await self._rest(self.outage.failed(error))
             except Exception:
                 log.exception("cron: the driver has failed; it goes on in %g s", FAULT_SECONDS)

@@ -140,7 +140,7 @@ class JobRun:
         return min(due, now + draw(low, high, self._random(f"{key}:retry")))
 
     async def _body(self) -> Any:
-        invoke = self._call_in_thread if self.job.threaded else _call
+        invoke = self._call_in_thread if self.job.threaded else self._call
         allowed = self._allowed()
         seconds = None if allowed is None else allowed.total_seconds()
         async with self.context.clock.timeout(seconds) as self._guard:
@@ -155,9 +155,19 @@ class JobRun:
         period = self.job.schedule.period(self.claimed.started_at)
         return max(TIMEOUT_MIN, min(period, TIMEOUT_MAX))
 
+    def _check_lease(self) -> None:
+        """Raise LeaseLost if it is not trusted any more: since the claim, the process may have been
+        frozen, or the dependencies may have taken long."""
+        if self.context.clock.monotonic() >= self.trusted_until:
+            raise LeaseLost("it ended before the body could begin")
+
+    async def _call(self, call: Callable[[], Any]) -> Any:
+        self._check_lease()
+        return await call()
+
     async def _call_in_thread(self, call: Callable[[], Any]) -> Any:
         """Call it in a thread. A cancel asks the thread to stop, and waits until it has ended."""
-        run = partial(copy_context().run, _call_guarded, call)
+        run = partial(copy_context().run, self._call_guarded, call)
         thread = asyncio.get_running_loop().run_in_executor(self._threads, run)
         try:
             return await asyncio.shield(thread)
@@ -168,20 +178,16 @@ class JobRun:
                     await asyncio.wait([thread])
             raise cancelled from thread.exception()
 
-
-async def _call(call: Callable[[], Any]) -> Any:
-    return await call()
-
-
-def _call_guarded(call: Callable[[], Any]) -> Any:
-    try:
-        result = call()
-    except StopIteration as error:  # no future can carry it
-        raise RuntimeError("the body raised StopIteration") from error
-    if iscoroutine(result):
-        result.close()
-        raise TypeError("it returned a coroutine, which nobody awaits: declare it `async def`")
-    return result
+    def _call_guarded(self, call: Callable[[], Any]) -> Any:
+        self._check_lease()
+        try:
+            result = call()
+        except StopIteration as error:  # no future can carry it
+            raise RuntimeError("the body raised StopIteration") from error
+        if iscoroutine(result):
+            result.close()
+            raise TypeError("it returned a coroutine, which nobody awaits: declare it `async def`")
+        return result
 
 
 def line_of(value: object) -> str:

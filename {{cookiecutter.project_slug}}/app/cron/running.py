@@ -60,7 +60,7 @@ class Running:
     def reserve(self, name: str) -> bool:
         """Whether the job can begin: it is not running and, if it needs a thread, there is one. It
         is kept for the job until `release`: another driver may look for one meanwhile."""
-        if name in self._runs or name in self._reserved:
+        if name in self._runs:
             return False
         if self._jobs[name].job.threaded and self._free_threads() == 0:
             if name not in self._waiting:  # it is told once for each wait

@@ -545,6 +545,14 @@ def test_a_check_looks_further(path: Path) -> None:
         database.read_here(read_count)
 
 
+def test_a_sqlite_that_is_too_old_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of some Linux distributions that are still in use."""
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
+    monkeypatch.setattr(sqlite3, "sqlite_version", "3.34.1")
+    with pytest.raises(DatabaseError, match=r"3\.34\.1, .* too old: 3\.35 or newer"):
+        Database(path)
+
+
 # A file that another program keeps
 
 

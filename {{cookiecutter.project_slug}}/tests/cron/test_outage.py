@@ -48,6 +48,18 @@ async def test_the_rest_between_two_tries_doubles_up_to_half_a_minute(
             await clock.advance(seconds=40)
 
 
+async def test_who_waits_long_for_an_answer_and_then_rests_is_not_late(
+    clock: FakeClock, tmp_path: Path
+) -> None:
+    """Writes of others may have waited before, 5 s each for a lock; half a minute follows."""
+    async with replica(clock, tmp_path) as one:
+        one.store.fails = OPERATIONS
+        one.store.seconds_before["register"] = 20
+        for _ in range(60):
+            await clock.advance(seconds=5)
+            assert one.scheduler.problem() is None
+
+
 async def test_a_database_that_is_away_at_the_start_is_waited_for(
     clock: FakeClock, tmp_path: Path, caplog: Log
 ) -> None:

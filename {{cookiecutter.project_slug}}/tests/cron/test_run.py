@@ -401,6 +401,27 @@ async def test_a_run_that_has_ended_loses_no_lease(clock: FakeClock) -> None:
     assert (run.finish().outcome, run.finish().note) == ("ok", "done")
 
 
+@pytest.mark.parametrize("threaded", [False, True])
+async def test_no_body_begins_on_a_lease_that_is_not_trusted(
+    clock: FakeClock, *, threaded: bool
+) -> None:
+    """As when the process was frozen after its claim: another one may have the job."""
+    begun = list[int]()
+
+    async def subject(ctx: JobContext) -> None:
+        begun.append(ctx.run_no)
+
+    def threaded_subject(ctx: JobContext) -> None:
+        begun.append(ctx.run_no)
+
+    run = run_of(job(AT_ONCE)(threaded_subject if threaded else subject), clock)
+    run.trusted_until = clock.monotonic()
+    await asyncio.wait([run.task])
+    finish = run.finish()
+    assert (finish.outcome, begun) == ("error", [])
+    assert finish.error == "LeaseLost: it ended before the body could begin"
+
+
 # What a run is given, and what it gives
 
 

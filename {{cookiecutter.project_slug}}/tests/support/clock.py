@@ -96,7 +96,7 @@ class FakeClock:
             await asyncio.sleep(0)
             return
         sleep = _Sleep()
-        self._add(seconds, sleep)
+        self._add(max(seconds, 1e-6), sleep)  # or who sleeps until a moment might never get there
         await sleep.future
 
     def timeout(self, seconds: float | None) -> asyncio.Timeout:

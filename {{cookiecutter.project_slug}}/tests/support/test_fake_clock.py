@@ -42,6 +42,12 @@ async def test_sleepers_wake_in_the_order_of_their_times(clock: FakeClock) -> No
     assert woken == [(1, 1), (2, 2), (3, 3)]
 
 
+async def test_the_shortest_sleep_takes_a_microsecond(clock: FakeClock) -> None:
+    """Or who sleeps until a moment, and is rounded down to it again and again, would spin."""
+    await clock.run(clock.sleep(1e-9))
+    assert clock.monotonic() == 1e-6
+
+
 async def test_time_stands_still_until_a_test_moves_it(clock: FakeClock) -> None:
     """Neither the wall clock nor the monotonic one moves by itself."""
     before = clock.now(), clock.monotonic()
