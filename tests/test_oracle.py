@@ -1,5 +1,6 @@
 """The oracle of the chaos runs, put to records made by hand: what is wrong in them it must find."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from tools.chaos.oracle import Job, Row, Verdict, judge, percentile
 from tools.chaos.records import Claim, Commit, Event, Evidence, read_complaints
+from tools.chaos.report import report
 
 TIDY = Job("tidy", interval=10, jitter=0.3)
 LEASE = 3
@@ -120,7 +122,7 @@ def test_a_clean_record_passes() -> None:
     """Ten runs, one for each due time, and nothing is wrong."""
     found = verdict(evidence(regular()))
     assert found.violations == []
-    assert (found.rows[0].due_times, found.rows[0].runs) == (10, 10)
+    assert (found.rows[0].due_times, found.rows[0].claims, found.rows[0].runs) == (10, 10, 10)
     assert (found.rows[0].duplicates, found.rows[0].overlaps) == (0, 0)
     assert found.rows[0].gaps == pytest.approx([10] * 9)
     assert found.delays == pytest.approx([0.01] * 10)
@@ -233,23 +235,76 @@ def test_an_overlap_with_a_run_but_one_before_is_found() -> None:
     assert row(evidence(bodies)).overlaps == 2
 
 
-@pytest.mark.parametrize(("pid", "stopped_at"), [(1, 51), (2, 59.2)])
-def test_an_overlap_with_a_run_of_a_stopped_process_is_named_apart(
-    pid: int, stopped_at: float
+# A run of process 1 from 50 to 59.1 s, and one of process 2 that begins at 59 s.
+OVERLAP = (Body(50, took=9.1), Body(59, pid=2))
+
+
+def overlaps(
+    bodies: Sequence[Body], pid: int, stop: float, go: float, *, locked: bool = False
+) -> tuple[int, int]:
+    """Stop a process, and count the overlaps, and those that this explains.
+
+    Unless the database is `locked`, others write all the time.
+    """
+    signals = event("stop", pid, stop), event("continue", pid, go)
+    found = evidence(after(*bodies), *ELSEWHERE, *signals)
+    if not locked:
+        others = [Commit("claim", "other", 4, 1, EPOCH + at / 10) for at in range(10 * SECONDS)]
+        found.commits.extend(others)
+    rows = judge(found, [TIDY], processes=3, lease=LEASE, quiet=False).rows
+    return rows[0].overlaps, rows[0].overlaps_stopped
+
+
+@pytest.mark.parametrize(("stop", "explained"), [(51, 1), (57, 1), (57.1, 0), (59.01, 0)])
+def test_a_stop_explains_an_overlap_if_the_lease_can_have_ended_since(
+    stop: float, explained: int
 ) -> None:
-    """A pause beyond the lease ends the lease, and the run does not know."""
-    bodies = after(Body(50, took=9.1), Body(59, pid=2))
-    stop, go = event("stop", pid, stopped_at), event("continue", pid, stopped_at + 4.5)
-    found = row(evidence(bodies, stop, go), quiet=False)
-    assert (found.overlaps, found.overlaps_stopped) == (0, 1)
+    """Renewed 1 s before the stop at the latest, it ends 2 s after it, and then another begins."""
+    assert overlaps(OVERLAP, 1, stop, stop + 4.5) == (1 - explained, explained)
 
 
-@pytest.mark.parametrize(("pid", "stop", "go"), [(1, 45, 49.9), (1, 60, 64), (3, 51, 55)])
-def test_an_overlap_that_no_stop_explains_counts(pid: int, stop: float, go: float) -> None:
-    """The process of a run must have been stopped during that run."""
-    bodies = after(Body(50, took=9.1), Body(59, pid=2))
-    found = row(evidence(bodies, event("stop", pid, stop), event("continue", pid, go)), quiet=False)
-    assert (found.overlaps, found.overlaps_stopped) == (1, 0)
+@pytest.mark.parametrize(("go", "explained"), [(52.5, 1), (52.4, 0)])
+def test_a_stop_too_short_for_the_lease_to_be_given_up_explains_no_overlap(
+    go: float, explained: int
+) -> None:
+    """Renewed 1 s before the stop, it is trusted for 2.5 s; until then it is renewed at once."""
+    assert overlaps(OVERLAP, 1, 51, go) == (1 - explained, explained)
+
+
+@pytest.mark.parametrize(
+    ("stop", "go", "explained"),
+    [
+        (45, 49.9, 0),  # it was over
+        (45, 51.4, 0),  # only what is left of it counts
+        (49.999, 54.5, 1),  # recorded before it is sent, so a start can come between
+        (60, 64.5, 0),  # it came after
+    ],
+)
+def test_a_stop_explains_an_overlap_only_with_a_run_that_it_held_up(
+    stop: float, go: float, explained: int
+) -> None:
+    """The lease is as new as the run's start."""
+    assert overlaps(OVERLAP, 1, stop, go) == (1 - explained, explained)
+
+
+@pytest.mark.parametrize(("pid", "stop"), [(2, 54.51), (2, 59.01), (3, 54.51)])
+def test_a_stop_of_another_process_explains_no_overlap(pid: int, stop: float) -> None:
+    """Neither the second run's nor a third one keeps the lease of the first from being renewed."""
+    assert overlaps(OVERLAP, pid, stop, stop + 4.5) == (1, 0)
+
+
+@pytest.mark.parametrize(("stop", "go", "explained"), [(54.4, 58.9, 1), (57.5, 58.9, 0)])
+def test_a_stopped_process_with_the_write_lock_explains_an_overlap(
+    stop: float, go: float, explained: int
+) -> None:
+    """Whoever it is: nobody can renew a lease meanwhile, and a thread cannot be cancelled."""
+    assert overlaps(OVERLAP, 3, stop, go, locked=True) == (1 - explained, explained)
+
+
+def test_a_body_that_begins_late_overlaps_though_its_process_was_stopped() -> None:
+    """Frozen for longer than its lease, it lets another claim the job, and may not begin then."""
+    late = Body(54.5, pid=2, answered=4.5, late=0.01)
+    assert overlaps([late, Body(53.1, took=3, late=0.01)], 2, 50.001, 54.501) == (1, 0)
 
 
 def test_a_killed_run_ends_with_its_process() -> None:
@@ -544,6 +599,13 @@ def test_a_due_time_may_count_from_when_a_process_was_continued() -> None:
     assert disturbed(bodies, stop, go) == []
 
 
+def test_a_due_time_that_is_claimed_twice_is_one_due_time() -> None:
+    """Claims are counted as they come, due times as they differ, both within the run's time."""
+    found = evidence([Body(-8, late=0), *regular()])
+    found.claims[6] = replace(found.claims[6], due=found.claims[5].due)
+    assert (row(found).due_times, row(found).claims) == (9, 10)
+
+
 # Writes
 
 
@@ -748,3 +810,16 @@ def test_what_a_due_time_waits_for_may_be_a_locked_database() -> None:
     bodies = after(Body(50, took=9), Body(76.4, pid=2, late=0.0))
     signals = event("stop", 3, 58.9), event("continue", 3, 63.4)
     assert disturbed(bodies, *signals) == []
+
+
+# The report
+
+
+def test_the_table_tells_due_times_claims_and_runs_apart() -> None:
+    """A claim may be lost with its process, so there are fewer runs."""
+    lost = Body(50, begun=False, outcome="abandoned")
+    signals = event("kill", 1, 50.1), event("up", 5, 51)
+    found = verdict(evidence(after(lost, Body(60, pid=2)), *signals), quiet=False)
+    head, cells, *_ = report("kill", found, load=0, quiet=False).splitlines()
+    assert re.split(" {2,}", head)[:4] == ["job", "due times", "claims", "runs"]
+    assert cells.split()[:4] == ["tidy", "10", "10", "9"]

@@ -1,7 +1,6 @@
 """Starts the service as several processes on one file, and does things to them."""
 
 import os
-import random
 import signal
 import sqlite3
 import subprocess
@@ -12,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
+from random import Random
 from typing import TypeVar
 
 from tools.chaos.records import (
@@ -133,21 +133,26 @@ class Fleet:
         self._restarts = restarts
         self._groups: list[Group] = []
         self._follower = Follower(self.records)
-        self.events: list[Event] = []
         self._up: list[int] = []
-        self._stopped: dict[int, float] = {}
+        self.events: list[Event] = []
+        self.stopped: dict[int, float] = {}
+        """When each process that is stopped is to be continued, on the monotonic clock."""
         self.python("-m", "tools.chaos.service")
         self._connection = sqlite3.connect(self.database)
         self._last_claim = 0
 
     def python(self, *arguments: str) -> str:
-        """Run Python with the service's settings, and give what it prints."""
+        """Run Python with the service's settings, and give what it prints.
+
+        Raises subprocess.TimeoutExpired after START_SECONDS_MAX, and then it is killed.
+        """
         process = subprocess.run(
             [sys.executable, *arguments],
             cwd=self.folder,
             env=self.environment,
             capture_output=True,
             text=True,
+            timeout=START_SECONDS_MAX,
         )
         assert process.returncode == 0, process.stderr
         return process.stdout
@@ -175,7 +180,7 @@ class Fleet:
 
     def up(self) -> list[int]:
         """Return the processes that run jobs and to which nothing is being done."""
-        return [pid for pid in self._up if pid not in self._stopped and self._is_ours(pid)]
+        return [pid for pid in self._up if pid not in self.stopped and self._is_ours(pid)]
 
     def new_claims(self) -> list[int]:
         """Return who has claimed a run since this was last asked."""
@@ -185,7 +190,7 @@ class Fleet:
 
     def tend(self) -> list[Event]:
         """Continue what was stopped for long enough, start what has ended. Give what is new."""
-        for pid in [pid for pid, until in self._stopped.items() if until <= time.monotonic()]:
+        for pid in [pid for pid, until in self.stopped.items() if until <= time.monotonic()]:
             self.send("continue", pid)
         for group in [group for group in self._groups if group.process.poll() is not None]:
             self.record(Event("exit", group.process.pid))
@@ -198,17 +203,17 @@ class Fleet:
         return events
 
     def send(self, what: str, pid: int) -> None:
-        """Send a signal to one of our processes, and record it."""
+        """Send a signal to one of our processes, and record it. One that is gone gets none."""
+        if what == "continue":
+            del self.stopped[pid]  # also of one that has ended meanwhile
         if not self._is_ours(pid):
             return
         if what == "stop":  # from just before to just after, for what it excuses
             self.record(Event(what, pid))
-            self._stopped[pid] = time.monotonic() + STOPPED_SECONDS
+            self.stopped[pid] = time.monotonic() + STOPPED_SECONDS
         os.kill(pid, SIGNALS[what])
         if what != "stop":
             self.record(Event(what, pid))
-        if what == "continue":
-            del self._stopped[pid]
         if what in ("kill", "terminate"):
             self._up.remove(pid)
 
@@ -224,7 +229,7 @@ class Fleet:
 
     def end(self) -> None:
         """Let all processes end by themselves."""
-        for pid in list(self._stopped):
+        for pid in list(self.stopped):
             self.send("continue", pid)
         self.tend()
         for pid in self.up():
@@ -272,8 +277,8 @@ class Scenario:
     aims: tuple[Aim, ...] = (anybody, beginners, claimers)
     grace: float = 5
 
-    def run(self, folder: Path, groups: Sequence[int], seconds: float) -> Evidence:
-        """Let the service run for so long."""
+    def run(self, folder: Path, groups: Sequence[int], seconds: float, random: Random) -> Evidence:
+        """Let the service run for so long. `random` draws to whom something is done."""
         with Fleet(folder, "service", groups, grace=self.grace) as fleet:
             since = act_at = time.monotonic()
             until, aims = since + seconds, cycle(self.aims)

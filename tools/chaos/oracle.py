@@ -53,6 +53,11 @@ CATCH_UP_SECONDS_MAX = 10.0
 # The first retry after an error comes so long after its end, or an interval, jitter aside.
 RETRY_SECONDS = 5.0
 
+# A lease is renewed each third of it and trusted for five sixths, so what holds up a renewal begins
+# two thirds of a lease or more before the lease ends. If it is over within half a lease, the lease
+# is still trusted then, and renewed. What has lost trust is not, though a thread may go on.
+LEASE_LEFT_MIN, HELD_UP_MIN = 2 / 3, 1 / 2
+
 # How far two readings of the clocks may be apart.
 CLOCK_SECONDS = 0.05
 
@@ -129,13 +134,15 @@ class Row:
 
     job: Job
     due_times: int = 0
+    """How many different ones the claims name."""
+    claims: int = 0
     runs: int = 0
     duplicates: int = 0
     near: int = 0
     """Starts as near as duplicates that the contract allows: a retry, or after a cut-short run."""
     overlaps: int = 0
     overlaps_stopped: int = 0
-    """Overlaps with a run during which its process was stopped."""
+    """Overlaps that a stop explains: the lease of the run that began first can have ended."""
     gaps: list[float] = field(default_factory=list)
     delays: list[float] = field(default_factory=list)
     latest: Lateness | None = None
@@ -215,6 +222,7 @@ class _Judge:
         self._signals = self._by_process("kill", "stop", "terminate")
         self._continues = self._by_process("continue")
         self._stopped = self._read_stopped()
+        self._locks = self._read_locks()
         self._runs = self._read_runs()
 
     # Whether it can be judged at all
@@ -268,7 +276,7 @@ class _Judge:
         return one.how == "cancelled" and terminated and two.start >= one.end
 
     def check_overlaps(self, row: Row) -> None:
-        """Find runs of the job at the same time. One whose process was stopped is named apart."""
+        """Find runs of the job at the same time. What a stop explains is named apart."""
         name, runs = row.job.name, self._runs[row.job.name]
         for index, one in enumerate(runs):
             if one.how == "never":
@@ -276,12 +284,28 @@ class _Judge:
             for two in runs[index + 1 :]:
                 if two.start >= one.end:
                     break
-                if self._was_stopped(one) or self._was_stopped(two):
+                if self._lease_can_have_ended(one, two.start):
                     row.overlaps_stopped += 1
                 else:
                     row.overlaps += 1
                     both = min(one.end, two.end) - two.start
                     self._violation(two.start, f"{name}: two runs at once for {both:.3f} s")
+
+    def _lease_can_have_ended(self, run: Run, at: float) -> bool:
+        """Whether a stop kept the run's lease from being renewed for so long that it ended by then.
+
+        Its own process was stopped, or one that held the write lock. That the process of the other
+        run was stopped is no reason: it begins soon after its claim, which had to wait for the end
+        of the lease; or long after it, and that is a violation whatever the reason.
+        """
+        for stop, go in [*self._stopped[run.pid], *self._locks]:
+            since = max(stop, run.start)  # its claim was a renewal
+            if (
+                at - since >= LEASE_LEFT_MIN * self._lease
+                and go - since >= HELD_UP_MIN * self._lease
+            ):
+                return True
+        return False
 
     def check_writes(self) -> None:
         """Find writes of a run that was not its job's last, and writes that are not there."""
@@ -382,10 +406,8 @@ class _Judge:
 
     def _locked(self, since: float, until: float) -> Iterator[float]:
         """For how long each stopped process can have kept the others from writing meanwhile."""
-        commits = [commit.at - self._offset for commit in self._evidence.commits]
-        for stop, go in (each for stops in self._stopped.values() for each in stops):
-            meanwhile = (stop + CLOCK_SECONDS < at < go - CLOCK_SECONDS for at in commits)
-            if stop <= until and since <= go and not any(meanwhile):
+        for stop, go in self._locks:
+            if stop <= until and since <= go:
                 yield go - stop
 
     def check_delays(self) -> None:
@@ -411,7 +433,8 @@ class _Judge:
         """Find each start's claim, for its delay. Give the claims that no body followed."""
         name, lost = row.job.name, list[Run]()
         claims = self._claims(name)
-        row.due_times = sum(self._in_window(self._at(claim)) for claim in claims)
+        counted = [claim for claim in claims if self._in_window(self._at(claim))]
+        row.claims, row.due_times = len(counted), len({claim.due for claim in counted})
         for run in self._runs[name]:
             latest = run.start + CLOCK_SECONDS
             own = [it for it in claims if it.pid == run.pid and self._at(it) <= latest]
@@ -483,9 +506,6 @@ class _Judge:
         claims = [claim for claim in self._evidence.claims if claim.job == name]
         return sorted(claims, key=lambda claim: claim.at)
 
-    def _was_stopped(self, run: Run) -> bool:
-        return any(stop <= run.end and run.start <= go for stop, go in self._stopped[run.pid])
-
     def _by_process(self, *kinds: str) -> dict[int, list[Event]]:
         found = defaultdict(list)
         for event in self._events:
@@ -502,6 +522,16 @@ class _Judge:
                 if one.what == "stop":
                     found[pid].append((one.monotonic, inf if two is None else two.monotonic))
         return found
+
+    def _read_locks(self) -> list[tuple[float, float]]:
+        """From when to when a stopped process can have held the write lock: nobody has written."""
+        commits = [commit.at - self._offset for commit in self._evidence.commits]
+        return [
+            (stop, go)
+            for stops in self._stopped.values()
+            for stop, go in stops
+            if not any(stop + CLOCK_SECONDS < at < go - CLOCK_SECONDS for at in commits)
+        ]
 
     def _read_runs(self) -> dict[str, list[Run]]:
         """Read the runs of each job, in the order of their starts."""

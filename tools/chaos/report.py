@@ -14,7 +14,8 @@ from tools.chaos.oracle import (
 
 HEAD = (
     "job",
-    "due",
+    "due times",
+    "claims",
     "runs",
     "duplicates",
     "overlaps",
@@ -54,7 +55,10 @@ def report(name: str, verdict: Verdict, *, load: float, quiet: bool) -> str:
 def explanation() -> str:
     """Tell how to read the tables."""
     return (
-        "In brackets: near starts that the contract allows, and overlaps with a stopped process.\n"
+        "Due times: how many the history names; claims: how often one of them was claimed. A claim "
+        "is not run if a signal comes before the body begins.\n"
+        "In brackets: near starts that the contract allows, and overlaps that a stop explains: it "
+        "began so long before the second run, and lasted so long, that the lease can have ended.\n"
         f"A quiet gap may be {QUIET_EARLY_SECONDS:g} s shorter and {QUIET_LATE_SECONDS:g} s longer "
         f"than scheduled; the p99 of quiet delays is under {DELAY_SECONDS_P99 * 1000:.0f} ms.\n"
         "Latest: the start that came nearest to its bound, both counted from the latest moment at "
@@ -73,6 +77,7 @@ def _cells(row: Row, *, quiet: bool) -> tuple[str, ...]:
     return (
         row.job.name,
         f"{row.due_times}",
+        f"{row.claims}",
         f"{row.runs}",
         f"{row.duplicates}" + (f" (+{row.near})" if row.near else ""),
         f"{row.overlaps}" + (f" (+{row.overlaps_stopped})" if row.overlaps_stopped else ""),

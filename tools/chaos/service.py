@@ -1,4 +1,4 @@
-"""The service that is put to the proof: four jobs that record what they do.
+"""The service that is put to the proof: jobs that record what they do, four of them in `service`.
 
 Usage: DATABASE_URL=... CHAOS_RECORDS=FILE python -m tools.chaos.service, which makes the tables;
 then, with the same settings, `uvicorn tools.chaos.service:service --factory`, as often as you like.
@@ -144,7 +144,7 @@ async def rare(ctx: JobContext) -> None:
 
 
 def service() -> FastAPI:
-    """Make the app with the four jobs."""
+    """Make the app whose four jobs are judged: runs that end, by themselves or with an error."""
     return _recorded_app([quick, thread, fails, steady])
 
 

@@ -15,8 +15,9 @@ from sqlalchemy import Connection, MetaData
 from sqlalchemy.exc import OperationalError
 
 from .cron.clock import Clock
-from .cron.database import Database, DatabaseError, is_locked
+from .cron.database import Database, DatabaseError
 from .cron.moment import Moment as Moment
+from .cron.sqlite import is_locked
 from .cron.tables import check_version, upgrade_tables
 from .settings import Settings
 

@@ -27,6 +27,9 @@ class Clock(Protocol):
 # The monotonic clock of Linux stands still while the machine is suspended, this one does not.
 _BOOTTIME: int | None = getattr(time, "CLOCK_BOOTTIME", None)
 
+# The timers of asyncio stand still with the former: so it is asked for no long sleep.
+SLEEP_SECONDS_MAX = 1.0
+
 
 class SystemClock:
     """The real clock."""
@@ -38,7 +41,11 @@ class SystemClock:
         return time.monotonic() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)
 
     async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+        until = self.monotonic() + seconds
+        while True:
+            await asyncio.sleep(min(seconds, SLEEP_SECONDS_MAX))
+            if (seconds := until - self.monotonic()) <= 0:
+                return
 
     def timeout(self, seconds: float | None) -> asyncio.Timeout:
         return asyncio.timeout(seconds)

@@ -35,7 +35,7 @@ def read_arguments(words: Sequence[str] | None) -> Namespace:
         prog="python -m app.cron",
         description="Look at the recurring jobs, run them, steer them.",
         epilog="Exit codes: 0 done; 1 a run has failed, or the database cannot be used; 2 refused; "
-        "75 the job is running elsewhere; 130, 143 ended by Ctrl-C, by SIGTERM.",
+        "75 another process runs the job, or was quicker; 130, 143 ended by Ctrl-C, by SIGTERM.",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, help_ in COMMANDS.items():

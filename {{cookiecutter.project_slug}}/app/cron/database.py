@@ -3,14 +3,18 @@
 import asyncio
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import wait
 from contextlib import contextmanager
+from inspect import iscoroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
+from . import sqlite
 from .filesystem import network_file_system
 from .threads import DaemonThreads
 
@@ -20,21 +24,9 @@ Check = Callable[[], None]
 
 READERS = 4
 
-# How long a statement waits for another process to end its write.
-BUSY_SECONDS = 5
-
-# SQLite keeps so much of the file in memory for the writer: the pages that many writes touch.
-CACHE_KIB = 16_000
-
-# A commit writes the log back into the file once so many pages are in it, 40 MB. A page is written
-# once, however often it is in the log, and a disk takes many at a time in far less time each.
-CHECKPOINT_PAGES = 10_000
-
-# Older ones do not know RETURNING.
-SQLITE_MIN = (3, 35)
-
-# The smallest query that needs the file to be a database.
-READ_SCHEMA = "SELECT count(*) FROM sqlite_master"
+# How long a write waits for its turn among those of its process. Behind a locked database they
+# would pile up, and be done when nobody waits for them any more.
+TURN_SECONDS = 5.0
 
 # SQLite asks after so many of its instructions whether to go on: that is well under a millisecond.
 INSTRUCTIONS = 10_000
@@ -52,19 +44,21 @@ class Database:
     """
 
     def __init__(self, path: Path) -> None:
-        if sqlite3.sqlite_version_info < SQLITE_MIN:
+        if sqlite3.sqlite_version_info < sqlite.SQLITE_MIN:
             raise DatabaseError(
                 f"this Python has SQLite {sqlite3.sqlite_version}, which is too old: "
-                f"{'.'.join(map(str, SQLITE_MIN))} or newer is needed"
+                f"{'.'.join(map(str, sqlite.SQLITE_MIN))} or newer is needed"
             )
         self.path = path.absolute()
         self._files: dict[Path, tuple[int, int] | None] = {}
-        self._write_engine = self._engine(_set_up_writer)
+        self._write_engine = self._engine(sqlite.set_up_writer)
         # Python's driver would begin at the first write, too late: what was read may have changed.
-        event.listen(self._write_engine, "begin", _begin_immediate)
+        event.listen(self._write_engine, "begin", sqlite.begin_immediate)
         event.listen(self._write_engine, "connect", self._remember_files)
-        self._read_engine = self._engine(_set_up_reader)
+        self._read_engine = self._engine(sqlite.set_up_reader)
         self._closed = False
+        self._writing: int | None = None
+        """The thread that is in a write."""
         self._writer = DaemonThreads(1, "database-writer")
         self._readers = DaemonThreads(READERS, "database-reader")
         self._urgent_reader = DaemonThreads(1, "database-urgent-reader")
@@ -79,11 +73,21 @@ class Database:
         """Run `function(connection)` in a transaction of its own, committed unless it raises.
 
         `check` is called before each statement and while one runs; what it raises ends the
-        transaction. An `urgent` one does not wait for others that have not begun.
+        transaction. An `urgent` one does not wait for others that have not begun. One whose turn
+        does not come in time raises DatabaseError, and is not done later.
         """
-        return await asyncio.get_running_loop().run_in_executor(
-            self._writer.ahead if urgent else self._writer, self._transact, function, check
+        turn, loop = threading.Lock(), asyncio.get_running_loop()
+        work = loop.run_in_executor(
+            self._writer.ahead if urgent else self._writer, self._transact, turn, function, check
         )
+        try:
+            await asyncio.wait([work], timeout=TURN_SECONDS)
+            if not work.done():
+                self._give_up(turn)
+        except (DatabaseError, asyncio.CancelledError):
+            work.cancel()
+            raise
+        return await work
 
     async def read(self, function: Callable[[Connection], T], *, urgent: bool = False) -> T:
         """Run `function(connection)`, which can only read. An `urgent` one waits for no other that
@@ -94,11 +98,18 @@ class Database:
 
     async def checkpoint(self) -> None:
         """Write the log back into the file, so that it begins anew. Others write meanwhile."""
-        await self.read(_checkpoint)
+        await self.read(sqlite.checkpoint)
 
     def write_here(self, function: Callable[[Connection], T], *, check: Check | None = None) -> T:
         """Like `write`, for `def` jobs: this thread waits for the writer's."""
-        return self._writer.submit(self._transact, function, check).result()
+        if threading.get_ident() == self._writing:
+            raise RuntimeError("a write within a write would wait for itself")
+        turn = threading.Lock()
+        work = self._writer.submit(self._transact, turn, function, check)
+        wait([work], timeout=TURN_SECONDS)
+        if not work.done():
+            self._give_up(turn)
+        return work.result()
 
     def read_here(self, function: Callable[[Connection], T]) -> T:
         """Like `read`, for `def` jobs: in this thread."""
@@ -122,10 +133,10 @@ class Database:
                 if path.exists() and not os.access(path, os.W_OK):
                     raise PermissionError(f"{path} is not writable")
             try:
-                self.read_here(lambda connection: connection.exec_driver_sql(READ_SCHEMA))
+                self.read_here(lambda connection: connection.exec_driver_sql(sqlite.READ_SCHEMA))
                 self.read_here(look)
             except OperationalError as error:
-                if not is_locked(error):
+                if not sqlite.is_locked(error):
                     raise
         except (OSError, SQLAlchemyError, DatabaseError) as error:
             self.close()
@@ -139,12 +150,26 @@ class Database:
         for engine in (self._write_engine, self._read_engine):
             engine.dispose()
 
-    def _transact(self, function: Callable[[Connection], T], check: Check | None) -> T:
-        with self._begin(self._write_engine) as connection:
-            if check is None:
-                return function(connection)
-            with _checked(connection, check):
-                return function(connection)
+    def _give_up(self, turn: threading.Lock) -> None:
+        """Wait no longer, unless the write has begun: of the writer and us, one gets its `turn`."""
+        if turn.acquire(blocking=False):
+            raise DatabaseError(f"{self.path}: other writes have kept it for {TURN_SECONDS:g} s")
+
+    def _transact(
+        self, turn: threading.Lock, function: Callable[[Connection], T], check: Check | None
+    ) -> T:
+        if not turn.acquire(blocking=False):
+            raise DatabaseError("nobody waits for this write any more")
+        self._writing = threading.get_ident()
+        try:
+            with self._begin(self._write_engine) as connection, _checked(connection, check):
+                result = function(connection)
+                if iscoroutine(result):
+                    result.close()
+                    raise TypeError("what writes must be a plain function: nobody awaits it")
+                return result
+        finally:
+            self._writing = None
 
     @contextmanager
     def _begin(self, engine: Engine) -> Iterator[Connection]:
@@ -162,7 +187,7 @@ class Database:
     def _remember_files(self, connection: sqlite3.Connection, _: Any) -> None:
         """Remember what SQLite has open. Were one of these files another one, what is written would
         be where nobody else reads it, and two processes would have the lock at the same time."""
-        connection.execute(READ_SCHEMA)  # that opens the log and the shared memory
+        connection.execute(sqlite.READ_SCHEMA)  # that opens the log and the shared memory
         paths = [Path(f"{self.path}{suffix}") for suffix in ("", "-wal", "-shm")]
         self._files = {path: _identity(path) for path in paths}
 
@@ -171,16 +196,10 @@ class Database:
             URL.create("sqlite", database=str(self.path)),
             pool_size=READERS,
             max_overflow=-1,  # the threads are the limit, and a `def` job has one of its own
-            connect_args={"timeout": BUSY_SECONDS},
+            connect_args={"timeout": sqlite.BUSY_SECONDS},
         )
         event.listen(engine, "connect", set_up)
         return engine
-
-
-def is_locked(error: OperationalError) -> bool:
-    """True if another program has kept the database locked for longer than a statement waits."""
-    code: int = getattr(error.orig, "sqlite_errorcode", 0)
-    return code & 0xFF == sqlite3.SQLITE_BUSY  # the rest of it says more, such as why
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -192,8 +211,11 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 @contextmanager
-def _checked(connection: Connection, check: Check) -> Iterator[None]:
+def _checked(connection: Connection, check: Check | None) -> Iterator[None]:
     """Call `check` before each statement, and interrupt one during which it raises."""
+    if check is None:
+        yield
+        return
 
     def is_over() -> bool:
         try:
@@ -212,42 +234,3 @@ def _checked(connection: Connection, check: Check) -> Iterator[None]:
         raise
     finally:
         driver.set_progress_handler(None, 0)
-
-
-def _set_up_writer(connection: sqlite3.Connection, _: Any) -> None:
-    connection.isolation_level = None  # transactions begin when we say so
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")  # readers need not wait for the writer
-    except sqlite3.OperationalError:
-        # On a new file this does not wait for another process that writes. Beginning does.
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("COMMIT")
-        connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-
-
-def _set_up_reader(connection: sqlite3.Connection, _: Any) -> None:
-    connection.isolation_level = None
-    connection.execute("PRAGMA query_only = ON")
-
-
-def _checkpoint(connection: Connection) -> None:
-    """Empty the log. What is left for when nobody may write is very little."""
-    connection.exec_driver_sql(READ_SCHEMA).all()  # a connection that has never read knows no log
-    # The second takes what has been written during the first, and waits until the disk has both.
-    for _ in range(2):
-        connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)").all()
-    # The log begins anew only when all of it is in the file at some moment. This one holds off
-    # other writers, so it must not wait for readers.
-    connection.exec_driver_sql("PRAGMA busy_timeout = 0")
-    try:
-        connection.exec_driver_sql("PRAGMA wal_checkpoint(FULL)").all()
-    finally:
-        connection.exec_driver_sql(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1_000}")
-
-
-def _begin_immediate(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")

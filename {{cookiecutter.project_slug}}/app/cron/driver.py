@@ -3,8 +3,10 @@
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 from .absence import Absence
 from .agenda import MICROSECOND
@@ -26,9 +28,6 @@ COALESCE = timedelta(milliseconds=50)
 # The driver counts as late when this much more than LOOK_EVERY has passed since it last looked.
 LATE = timedelta(seconds=30)
 
-# Others are told this often that the process is alive.
-CHECK_IN_EVERY = timedelta(minutes=1)
-
 # A job is not claimed again sooner after it has been claimed in vain, or the driver might spin.
 LOST = timedelta(milliseconds=10)
 
@@ -37,10 +36,8 @@ FAULT_SECONDS = 1.0
 
 
 class Driver:
-    """Drives the jobs of one store: a task that keeps a heap of due times.
-
-    With `claims=False` it starts nothing by itself, but sees to what `run` starts.
-    """
+    """Drives the jobs of one store: a task that keeps a heap of due times. With `claims=False` it
+    starts nothing by itself, but sees to what `run` starts."""
 
     def __init__(
         self,
@@ -56,7 +53,7 @@ class Driver:
     ) -> None:
         self.jobs = {job.name: job for job in jobs}
         self.outage = Outage(clock)
-        self.task: asyncio.Task[None] | None = None
+        self.tasks: list[asyncio.Task[Any]] = []  # that claim: the loop, then those of `run`
         self._store = store
         self._clock = clock
         self._running = running
@@ -69,8 +66,7 @@ class Driver:
         self._looked_at = self._agenda.time()
         self._stale = True
         self._claim_failed = False
-        self._check_in_at = self._looked_at
-        self._absence = Absence(clock)
+        self._absence = Absence(store, clock)
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
 
@@ -81,7 +77,7 @@ class Driver:
             await self._look_again()
         except StoreUnavailable as error:
             rest = self.outage.failed(error)
-        self.task = asyncio.create_task(self._drive(rest), name="cron driver")
+        self.tasks.append(asyncio.create_task(self._drive(rest), name="cron driver"))
         self._leases.start()
 
     def next_due(self) -> tuple[str, timedelta] | None:
@@ -90,7 +86,7 @@ class Driver:
 
     def problem(self) -> str | None:
         """Why nothing would start now: the driver is dead, or late. None while all is well."""
-        if self.task is None or self.task.done():
+        if not self.tasks or self.tasks[0].done():
             return "the driver is dead"
         if self._leases.dead():
             return "nobody renews the leases"
@@ -113,6 +109,14 @@ class Driver:
         """Claim nothing more; the task ends when it has recorded what has ended so far."""
         self._stopping.set()
         self._wake.set()
+
+    async def wind_down(self) -> None:
+        """Record the ends of runs as they come, until all have ended. Others wait for some."""
+        while self._running.runs_of(self.jobs):
+            await self._wake.wait()
+            self._wake.clear()
+            with suppress(StoreUnavailable):  # `leave` tries again, and tells
+                await self._ends.record()
 
     async def leave(self) -> None:
         """Record what is left to record, and that the process stops."""
@@ -139,24 +143,27 @@ class Driver:
             return None
         self._plan.know(name, run_no)
         asked = self._clock.monotonic()
-        claim = asyncio.ensure_future(self._store.claim([self._plan.wish(name, forced=forced)]))
-        try:
-            claimed = await asyncio.shield(claim)
-        except asyncio.CancelledError:  # what is claimed by now begins, and ends with the others
-            for run in await claim:
-                self._begin(run, asked)
-            raise
-        if not claimed:
-            return None
-        self._agenda.drop({name})
-        end = self._ends.of(name)
-        self._begin(claimed[0], asked)
-        return await end
+
+        async def claim() -> asyncio.Future[Finish] | None:
+            claimed = await self._store.claim([self._plan.wish(name, forced=forced)])
+            if not claimed:
+                return None
+            self._agenda.drop({name})
+            end = self._ends.of(name)
+            self._begin(claimed[0], asked)
+            return end
+
+        # What is claimed begins, and ends with the others, even if nobody waits for it any more.
+        task = asyncio.create_task(claim())
+        self.tasks.append(task)
+        task.add_done_callback(self.tasks.remove)
+        end = await asyncio.shield(task)
+        return None if end is None else await end
 
     async def _drive(self, rest: float) -> None:
         look_at = self._looked_at + self._look_every
         if rest:
-            await self._rest(rest)
+            await self._absence.wait(self._stopping, rest)
         while not self._stopping.is_set():
             if not self._stale:
                 await self._wait(look_at)
@@ -172,11 +179,11 @@ class Driver:
             except StoreUnavailable as error:
                 self._stale = True
                 self._looked_at = self._agenda.time()  # it may have waited long for the answer
-                await self._rest(self.outage.failed(error))
+                await self._absence.wait(self._stopping, self.outage.failed(error))
             except Exception:
                 log.exception("cron: the driver has failed; it goes on in %g s", FAULT_SECONDS)
                 self._stale = True
-                await self._rest(FAULT_SECONDS)
+                await self._absence.wait(self._stopping, FAULT_SECONDS)
 
     async def _wait(self, look_at: int) -> None:
         """Until something is due, a run has ended, the driver stops, or it is `look_at`."""
@@ -187,9 +194,6 @@ class Driver:
             self._stale = await self._absence.wait(self._wake, seconds)
         self._wake.clear()
 
-    async def _rest(self, seconds: float) -> None:
-        await self._absence.wait(self._stopping, seconds)
-
     async def _look_again(self) -> None:
         """Look at all jobs that do not run here. After an absence or outage, plan all anew."""
         busy = {*self._running.names, *self._ends.names}
@@ -198,14 +202,13 @@ class Driver:
             looks = await self._store.register([self._plan.registration(name) for name in names])
         else:
             looks = await self._store.look(names)
-        if self._claims and (self._stale or self._agenda.time() >= self._check_in_at):
-            await self._store.check_in(self._absence.span)
-            self._check_in_at = self._agenda.time() + CHECK_IN_EVERY // MICROSECOND
-        if self._store.lease is not None:  # or all drivers would tell
-            self._absence.tell()
-        self._absence.span = None
+        if self._claims:
+            await self._absence.check_in(at_once=self._stale)
+        self._absence.tell()
         # A full disk can let a look pass, and no claim. With none to make, the look decides.
-        self._claim_failed &= any(look.delay <= NOW and not look.paused for look in looks)
+        self._claim_failed &= any(
+            look.delay <= NOW and look.held_for <= NOW and not look.paused for look in looks
+        )
         if self._claims:
             self._plan.renew(looks, stale=self._stale)
         self._stale = False
@@ -238,8 +241,7 @@ class Driver:
 
     def _begin(self, claimed: Claimed, asked: float) -> None:
         self._plan.know(claimed.name, claimed.run_no)
-        trusted_until = self._leases.trusted_until(asked)
-        self._running.begin(claimed, self._store.fence(claimed), trusted_until)
+        self._running.begin(claimed, self._store.fence(claimed), self._leases.trusted_until(asked))
         self._leases.wake()
 
     def _add(self, looks: Iterable[Look], soonest: timedelta = NOW) -> None:

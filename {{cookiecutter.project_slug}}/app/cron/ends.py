@@ -16,14 +16,14 @@ log = logging.getLogger(__name__)
 
 
 async def each(
-    operation: Callable[[Sequence[Item]], Awaitable[list[Answer]]],
+    operation: Callable[[Sequence[Item]], Awaitable[Answer]],
     items: Sequence[Item],
-    done: Callable[[Sequence[Item], list[Answer]], None],
+    done: Callable[[Sequence[Item], Answer], None],
 ) -> None:
     """Ask the store with all items at once or, where that fails, with each alone, so that one job's
     fault touches no other. `done` is given each answer as it comes; what fails alone is logged."""
     try:
-        answers = await operation(items)
+        answer = await operation(items)
     except StoreUnavailable:
         raise
     except Exception:
@@ -33,7 +33,7 @@ async def each(
             for item in items:
                 await each(operation, [item], done)
     else:
-        done(items, answers)
+        done(items, answer)
 
 
 class Ends:
@@ -63,28 +63,45 @@ class Ends:
         """Tell the store. What it cannot record now is kept for later."""
         if finishes := list(self._finishes.values()):
             await each(self._store.finish, finishes, self._recorded)
-            self._settle(finishes)  # those that have failed alone: their leases run out
+            for finish in finishes:  # those that have failed alone: their leases run out
+                self._settle(finish, recorded=False)
 
     def give_up(self) -> None:
         """The store is not told any more."""
-        for finish in self._finishes.values():
+        for finish in list(self._finishes.values()):
             JobLog(finish.name, finish.run_no).error("%s, which is not recorded", finish.outcome)
+            self._settle(finish, recorded=False)
         for awaited in self._awaited.values():
-            if not awaited.done():
-                awaited.set_exception(StoreUnavailable("how the run ended is not recorded"))
+            _fail(awaited)
 
-    def _recorded(self, finishes: Sequence[Finish], looks: list[Look]) -> None:
+    def _recorded(self, finishes: Sequence[Finish], answer: tuple[list[Look], set[str]]) -> None:
+        looks, lost = answer
         for finish, look in zip(finishes, looks, strict=True):
-            _report(finish, look)
-        self._settle(finishes)
+            if finish.name in lost:
+                JobLog(finish.name, finish.run_no).warning(
+                    "%s, but it was not the last run any more: it counts as abandoned",
+                    finish.outcome,
+                )
+            else:
+                _report(finish, look)
+            self._settle(finish, recorded=finish.name not in lost)
         self._tell(looks)
 
-    def _settle(self, finishes: Sequence[Finish]) -> None:
-        for finish in finishes:
-            if self._finishes.get(finish.name) is finish:
-                del self._finishes[finish.name]
-                if (awaited := self._awaited.pop(finish.name, None)) and not awaited.done():
-                    awaited.set_result(finish)
+    def _settle(self, finish: Finish, *, recorded: bool) -> None:
+        if self._finishes.get(finish.name) is not finish:
+            return
+        del self._finishes[finish.name]
+        if awaited := self._awaited.pop(finish.name, None):
+            if not recorded:
+                _fail(awaited)
+            elif not awaited.done():
+                awaited.set_result(finish)
+
+
+def _fail(awaited: asyncio.Future[Finish]) -> None:
+    if not awaited.done():
+        awaited.set_exception(StoreUnavailable("how the run ended is not recorded"))
+        awaited.exception()  # or asyncio would complain where nobody waits for it any more
 
 
 def _report(finish: Finish, look: Look) -> None:

@@ -76,7 +76,7 @@ class MemoryStore:
     async def heartbeat(self, runs: Sequence[Claimed]) -> set[str]:
         return {run.name for run in runs if not self._is_under_way(run.name, run.run_no)}
 
-    async def finish(self, finishes: Sequence[Finish]) -> list[Look]:
+    async def finish(self, finishes: Sequence[Finish]) -> tuple[list[Look], set[str]]:
         now = self._read_clock()
         for finish in finishes:
             row = self._rows[finish.name]
@@ -86,7 +86,7 @@ class MemoryStore:
                 run = row.runs[-1]
                 run.finished_at, run.outcome = finish.finished_at, finish.outcome
                 run.note, run.error = finish.note, finish.error
-        return self._look(now, (finish.name for finish in finishes))
+        return self._look(now, (finish.name for finish in finishes)), set()
 
     async def check_in(self, absence: tuple[datetime, datetime] | None = None) -> None:
         """Nobody asks who is alive."""
@@ -145,5 +145,7 @@ class MemoryStore:
             for row in self._rows.values():
                 if row.registration.steady:
                     row.next_run_at += step
-                row.next_run_at = min(row.next_run_at, row.registration.latest(now))
+                started_at = row.runs[-1].started_at if row.runs else None
+                latest = row.registration.latest_due(now, started_at)
+                row.next_run_at = min(row.next_run_at, latest)
         return now

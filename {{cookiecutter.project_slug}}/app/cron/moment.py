@@ -17,6 +17,11 @@ def to_moment(microseconds: int) -> datetime:
     return EPOCH + timedelta(microseconds=microseconds)
 
 
+def moment_or_none(microseconds: int | None) -> datetime | None:
+    """The same of what may not have come yet."""
+    return None if microseconds is None else to_moment(microseconds)
+
+
 class Moment(TypeDecorator[datetime]):
     """A column of aware datetimes.
 

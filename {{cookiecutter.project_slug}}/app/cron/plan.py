@@ -1,8 +1,7 @@
 """The plan: from what the store says of the jobs to the moment at which each is tried next."""
 
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
-from functools import partial
+from datetime import datetime, timedelta
 from types import MappingProxyType
 
 from .agenda import Agenda
@@ -37,14 +36,19 @@ class Plan:
     def registration(self, name: str) -> Registration:
         """What the store needs to know of the job."""
         schedule = self._jobs[name].schedule
-        first = partial(schedule.first, random=self._random(f"{name}:0:gap"))
+
+        def first(now: datetime) -> datetime:  # with the same chance however often it is asked
+            return schedule.first(now, self._random(f"{name}:0:gap"))
+
         return Registration(name, first, schedule.latest, schedule.steady)
 
     def wish(self, name: str, *, forced: bool = False) -> Claim:
         """The claim of the job's next run."""
         run_no = self._run_nos[name]
-        random = self._random(f"{name}:{run_no + 1}:gap")
-        next_run_at = partial(self._jobs[name].schedule.next, random=random)
+
+        def next_run_at(now: datetime) -> datetime:
+            return self._jobs[name].schedule.next(now, self._random(f"{name}:{run_no + 1}:gap"))
+
         return Claim(name, run_no, next_run_at, forced)
 
     def is_held(self, name: str) -> bool:
@@ -82,8 +86,15 @@ class Plan:
                 delay = min(look.held_for, period, LOOK_EVERY)
             elif delay <= NOW:
                 if delay < -OVERDUE and not look.prompt:
-                    random = self._random(f"{look.name}:{look.run_no}:catch-up")
-                    delay = self._jobs[look.name].schedule.catch_up(random)
+                    delay = self._spread(look)
                 if not was_held:
                     delay = min(delay, before.get(look.name, delay))
             self.agenda.add(look.name, max(delay, soonest))
+
+    def _spread(self, look: Look) -> timedelta:
+        """How long an overdue job waits; not until it would be too late to run."""
+        job = self._jobs[look.name]
+        delay = job.schedule.catch_up(self._random(f"{look.name}:{look.run_no}:catch-up"))
+        if job.max_late is None:
+            return delay
+        return max(NOW, min(delay, job.max_late + look.delay - OVERDUE))

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingErr
 
 from .clock import Clock
 from .database import Database, DatabaseError
-from .moment import to_microseconds, to_moment
+from .moment import moment_or_none, to_microseconds, to_moment
 from .store import Outcome, Run, StoreUnavailable
 
 T = TypeVar("T")
@@ -182,7 +182,7 @@ def _job(row: Row[Any], now: datetime) -> JobRecord:
     return JobRecord(
         row.name,
         to_moment(row.next_run_at),
-        _or_none(row.requested_at),
+        moment_or_none(row.requested_at),
         bool(row.paused),
         row.run_no,
         row.failures,
@@ -197,7 +197,7 @@ def _run(row: Row[Any], owner: str, now: datetime) -> Run:
         row.run_no,
         to_moment(row.due_at),
         to_moment(row.started_at),
-        _or_none(row.finished_at),
+        moment_or_none(row.finished_at),
         # Nobody is left to say how such a run ended, until the next one begins.
         "abandoned" if row.outcome is None and not is_held(row, now) else row.outcome,
         owner,
@@ -211,11 +211,7 @@ def _process(row: Row[Any]) -> ProcessRecord:
         row.owner,
         to_moment(row.started_at),
         to_moment(row.seen_at),
-        _or_none(row.stopped_at),
-        _or_none(row.absent_from),
-        _or_none(row.absent_until),
+        moment_or_none(row.stopped_at),
+        moment_or_none(row.absent_from),
+        moment_or_none(row.absent_until),
     )
-
-
-def _or_none(microseconds: int | None) -> datetime | None:
-    return None if microseconds is None else to_moment(microseconds)

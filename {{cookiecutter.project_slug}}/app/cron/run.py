@@ -71,8 +71,9 @@ class JobRun:
         self.task = asyncio.create_task(self._body(), name=f"cron {key}")
 
     def cancel(self) -> None:
-        """Cut the run short."""
-        self._cancelled |= self.task.cancel()  # too late for one that is done
+        """Cut the run short, unless it is done. A second cancel would cut its cleaning up short."""
+        if not self._cancelled:
+            self._cancelled = self.task.cancel()
 
     def lose_lease(self, reason: str) -> None:
         """Stop it: another process may run the job from now on."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 from weakref import WeakSet
@@ -24,7 +24,10 @@ START_SLACK_SECONDS = 1.0
 
 
 class Running:
-    """Starts claimed runs, at most one of a job at a time, and tells how they have ended."""
+    """Starts claimed runs, at most one of a job at a time.
+
+    `ended` is called with how one has ended, `freed` when a thread may be free that was reserved.
+    """
 
     def __init__(
         self,
@@ -35,14 +38,17 @@ class Running:
         state: Mapping[str, Any],
         threads: int,
         ended: Callable[[Finish], None],
+        freed: Callable[[], None],
     ) -> None:
         self._jobs = {injected.job.name: injected for injected in jobs}
+        self._threaded = {injected.job.name for injected in jobs if injected.job.threaded}
         self._clock = clock
         self._random = random
         self._state = state
         self._thread_limit = threads
         self._threads = DaemonThreads(threads, "cron-job")
         self._ended = ended
+        self._freed = freed
         self._runs: dict[str, JobRun] = {}
         self._reserved: set[str] = set()
         self._waiting: set[str] = set()
@@ -62,21 +68,25 @@ class Running:
         is kept for the job until `release`: another driver may look for one meanwhile."""
         if name in self._runs:
             return False
-        if self._jobs[name].job.threaded and self._free_threads() == 0:
-            if name not in self._waiting:  # it is told once for each wait
-                self._waiting.add(name)
-                log.warning("cron: %s is due but all threads are busy (CRON_THREADS)", name)
-            return False
-        self._reserved.add(name)
+        if name in self._threaded:
+            busy = len(self._threaded & self._runs.keys())
+            if busy + len(self._reserved) >= self._thread_limit:
+                # It is told once for each wait. A thread that is only reserved may be free at once.
+                if busy >= self._thread_limit and name not in self._waiting:
+                    self._waiting.add(name)
+                    log.warning("cron: %s is due but all threads are busy (CRON_THREADS)", name)
+                return False
+            self._reserved.add(name)
         return True
 
-    def release(self, names: Iterable[str]) -> None:
+    def release(self, names: Collection[str]) -> None:
         """What has not begun by now needs no thread."""
         self._reserved.difference_update(names)
+        if not self._threaded.isdisjoint(names):
+            self._freed()
 
     def begin(self, claimed: Claimed, fence: Fence | None, trusted_until: float) -> None:
-        """Start a run, if it is not too late for it. When it is over, `ended` is called with how it
-        ended."""
+        """Start a run, if it is not too late for it."""
         self._waiting.discard(claimed.name)
         if reason := self._too_late(claimed, trusted_until):
             self._ended(_missed(claimed, reason))
@@ -128,11 +138,6 @@ class Running:
             # Or asyncio.run would wait for it, without a limit.
             asyncio.tasks._unregister_task(run.task)
         self._threads.shutdown()
-
-    def _free_threads(self) -> int:
-        taken = sum(run.job.threaded for run in self._runs.values())
-        reserved = sum(self._jobs[name].job.threaded for name in self._reserved)
-        return self._thread_limit - taken - reserved
 
     def _too_late(self, claimed: Claimed, trusted_until: float) -> str | None:
         now, late = self._clock.monotonic(), claimed.started_at - claimed.due_at

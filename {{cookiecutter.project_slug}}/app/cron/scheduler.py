@@ -50,7 +50,13 @@ class Scheduler:
         self._clock = clock
         self._grace_seconds = grace.total_seconds()
         self._running = Running(
-            jobs, clock=clock, random=random, state=state, threads=threads, ended=self._end
+            jobs,
+            clock=clock,
+            random=random,
+            state=state,
+            threads=threads,
+            ended=self._end,
+            freed=self._retry_waiting,
         )
         shared = [injected.job for injected in jobs if not injected.job.each_process]
         own = [injected.job for injected in jobs if injected.job.each_process]
@@ -128,7 +134,7 @@ class Scheduler:
     async def _stop(self) -> None:
         for driver in self._drivers:
             driver.stop()
-        tasks = [driver.task for driver in self._drivers if driver.task is not None]
+        tasks = [task for driver in self._drivers for task in driver.tasks]
         if names := ", ".join(self._running.names):
             log.info("cron: stopping; waiting up to %g s for %s", self._grace_seconds, names)
         self._running.request_stop()
@@ -137,14 +143,16 @@ class Scheduler:
                 if tasks:
                     await asyncio.wait(tasks)
                 self._running.request_stop()  # also what a driver has begun meanwhile
-                await self._running.wait()
+                await asyncio.gather(*(driver.wind_down() for driver in self._drivers))
         self._running.cancel()
         with suppress(TimeoutError):
             async with self._clock.timeout(CANCEL_SECONDS):
-                for task in tasks:
-                    task.cancel()
+                for driver in self._drivers:
+                    for task in driver.tasks[:1]:  # what was asked for is decided soon, and begins
+                        task.cancel()
                 if tasks:
                     await asyncio.wait(tasks)  # they give back what they could not record
+                self._running.cancel()  # also what one has begun meanwhile
                 await self._running.wait()
         with suppress(TimeoutError):
             async with self._clock.timeout(CANCEL_SECONDS):
@@ -153,5 +161,8 @@ class Scheduler:
 
     def _end(self, finish: Finish) -> None:
         self._driver_of[finish.name].ended(finish)
+        self._retry_waiting()
+
+    def _retry_waiting(self) -> None:
         for driver in self._drivers:
             driver.retry_waiting()

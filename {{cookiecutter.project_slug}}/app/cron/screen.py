@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from .due import DueTime
@@ -11,7 +12,7 @@ from .job import Job
 from .records import JobRecord, ProcessRecord
 from .schedule import in_words
 from .store import Finish, Run
-from .table import Row, coloured, show_table
+from .terminal import Row, coloured, show_table
 
 # A process says every minute that it is alive: it may have been late twice.
 ALIVE = timedelta(minutes=3)
@@ -24,9 +25,10 @@ def show_list(
     jobs: Mapping[str, Job],
     records: Mapping[str, JobRecord],
     processes: Sequence[ProcessRecord],
+    database: Path,
     now: datetime,
 ) -> None:
-    """A row for each job of this code or of the database. Below it, who runs them."""
+    """A row for each job of this code or of the database. Below, who runs them, and the file."""
     names = sorted({*jobs, *records})
     show_table([_job_row(name, jobs.get(name), records.get(name), now) for name in names])
     alive = [each for each in processes if each.stopped_at is None and now - each.seen_at <= ALIVE]
@@ -48,12 +50,16 @@ def show_list(
         if since and until and now - until <= ABSENCE_AGE:
             between = f"from {date_and_time(since)} to {date_and_time(until)} UTC"
             print(f"{process.owner} did not run {between}")
+    print(f"database: {database}")
 
 
 def show_list_as_json(
-    jobs: Mapping[str, Job], records: Mapping[str, JobRecord], processes: Sequence[ProcessRecord]
+    jobs: Mapping[str, Job],
+    records: Mapping[str, JobRecord],
+    processes: Sequence[ProcessRecord],
+    database: Path,
 ) -> None:
-    """What is known of the jobs, null where nothing is, and of the processes of seven days."""
+    """What the file tells of the jobs, null where nothing, and of the processes of seven days."""
     nothing = {field.name: None for field in fields(JobRecord) if field.name != "name"}
     shown = []
     for name in sorted({*jobs, *records}):
@@ -65,7 +71,7 @@ def show_list_as_json(
             "each_process": job.each_process if job else None,
         }
         shown.append(in_code | (asdict(record) if record else nothing))
-    show_as_json({"jobs": shown, "processes": processes})
+    show_as_json({"jobs": shown, "processes": processes, "database": str(database)})
 
 
 def show_due_times(times: Sequence[DueTime], record: JobRecord | None, now: datetime) -> None:
@@ -133,10 +139,15 @@ def not_due(record: JobRecord, now: datetime) -> str:
     return f"{record.name} is not due: {when}"
 
 
-def elsewhere(name: str, records: Mapping[str, JobRecord]) -> str:
-    """That another process runs the job."""
-    process = records[name].held_by if name in records else None
-    return f"{name} is running elsewhere{f', in {process}' if process else ''}"
+def elsewhere(name: str, record: JobRecord | None, now: datetime, seen: Run | None = None) -> str:
+    """That another process runs the job, or what it has done since the last run `seen`."""
+    if record is not None and record.held_by:
+        return f"{name} is running elsewhere, in {record.held_by}"
+    run = record.last_run if record else None
+    if run is None or run == seen:  # paused, perhaps, or forgotten
+        return f"{name} has just been changed elsewhere"
+    when = ago(run.finished_at or run.started_at, now)
+    return f"{name} has just run elsewhere, in {run.owner}: {run.outcome}, {when}"
 
 
 def next_run(record: JobRecord, now: datetime) -> str:

@@ -5,14 +5,26 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row
 
-from .claim import claim_due, with_batch
+from .claim import claim_due
 from .clock import Clock
 from .database import Database
 from .fence import Fence
-from .moment import to_microseconds, to_moment
+from .moment import moment_or_none, to_microseconds, to_moment
 from .records import Records, is_held
+from .statements import (
+    CHECK_IN,
+    CHECK_OUT,
+    END,
+    END_RUN,
+    FORGET_PROCESSES,
+    HEARTBEAT,
+    LOOK,
+    LOST,
+    OWN,
+    SET_DUE,
+)
 from .store import Claim, Claimed, Finish, Look, Registration
 
 SECOND = timedelta(seconds=1)
@@ -22,80 +34,6 @@ WRITE_BUDGET = 1 / 6
 
 # A process that was last seen so long ago is forgotten.
 PROCESS_AGE = timedelta(days=7)
-
-LOOK = with_batch(
-    "name",
-    """
-    SELECT job.*, run.outcome FROM batch JOIN cron_job AS job ON job.name = batch.name
-    LEFT JOIN cron_run AS run ON run.name = job.name AND run.run_no = job.run_no
-    """,
-)
-
-SET_DUE = text("""
-    INSERT INTO cron_job (name, next_run_at) VALUES (:name, :next_run_at)
-    ON CONFLICT (name) DO UPDATE SET next_run_at = excluded.next_run_at
-""")
-
-# Not a lease that has expired: by now another process may have decided to claim the job.
-HEARTBEAT = with_batch(
-    "name, run_no",
-    """
-    UPDATE cron_job
-    SET lease_until = :now + :lease_seconds * 1000000, lease_seconds = :lease_seconds
-    FROM batch
-    WHERE cron_job.name = batch.name AND cron_job.run_no = batch.run_no
-    AND owner = :owner AND lease_until > :now
-    RETURNING cron_job.name
-    """,
-)
-
-# A run that is its job's last, and has neither been ended nor been taken from its owner.
-OWN = with_batch(
-    "name, run_no",
-    """
-    SELECT job.name, job.next_run_at FROM batch
-    JOIN cron_job AS job ON job.name = batch.name AND job.run_no = batch.run_no
-    WHERE job.owner = :owner
-    """,
-)
-
-END = with_batch(
-    "name, outcome, failures, next_run_at",
-    """
-    UPDATE cron_job
-    SET owner = NULL, lease_until = NULL, lease_seconds = NULL,
-        failures = batch.failures, next_run_at = batch.next_run_at,
-        ok_count = ok_count + CASE outcome WHEN 'ok' THEN 1 ELSE 0 END,
-        error_count = error_count + CASE outcome WHEN 'error' THEN 1 ELSE 0 END,
-        timeout_count = timeout_count + CASE outcome WHEN 'timeout' THEN 1 ELSE 0 END,
-        interrupted_count = interrupted_count + CASE outcome WHEN 'interrupted' THEN 1 ELSE 0 END,
-        missed_count = missed_count + CASE outcome WHEN 'missed' THEN 1 ELSE 0 END
-    FROM batch WHERE cron_job.name = batch.name
-    """,
-)
-
-END_RUN = with_batch(
-    "name, run_no, finished_at, outcome, note, error",
-    """
-    UPDATE cron_run
-    SET finished_at = batch.finished_at, outcome = batch.outcome, note = batch.note,
-        error = batch.error
-    FROM batch WHERE cron_run.name = batch.name AND cron_run.run_no = batch.run_no
-    """,
-)
-
-CHECK_IN = text("""
-    INSERT INTO cron_process (owner, started_at, seen_at, absent_from, absent_until)
-    VALUES (:owner, :now, :now, :absent_from, :absent_until)
-    ON CONFLICT (owner) DO UPDATE SET
-        seen_at = excluded.seen_at,
-        absent_from = coalesce(excluded.absent_from, absent_from),
-        absent_until = coalesce(excluded.absent_until, absent_until)
-""")
-
-CHECK_OUT = text("UPDATE cron_process SET seen_at = :now, stopped_at = :now WHERE owner = :owner")
-
-FORGET_PROCESSES = text("DELETE FROM cron_process WHERE seen_at < :too_old")
 
 
 class SqlStore(Records):
@@ -107,6 +45,8 @@ class SqlStore(Records):
 
     def __init__(self, database: Database, clock: Clock, *, owner: str, lease: timedelta) -> None:
         super().__init__(database, clock)
+        if lease % SECOND:
+            raise ValueError(f"the lease is {lease}: it must be whole seconds")
         self.lease = lease
         self._owner = owner
         self._lease_seconds = lease // SECOND
@@ -152,8 +92,8 @@ class SqlStore(Records):
 
         return await self._write(renew)
 
-    async def finish(self, finishes: Sequence[Finish]) -> list[Look]:
-        def finish(connection: Connection, now: datetime) -> list[Look]:
+    async def finish(self, finishes: Sequence[Finish]) -> tuple[list[Look], set[str]]:
+        def finish(connection: Connection, now: datetime) -> tuple[list[Look], set[str]]:
             batch = _json({"name": end.name, "run_no": end.run_no} for end in finishes)
             own = connection.execute(OWN, {"batch": batch, "owner": self._owner})
             due = {row.name: to_moment(row.next_run_at) for row in own}
@@ -173,7 +113,10 @@ class SqlStore(Records):
             )
             connection.execute(END, {"batch": ended})
             connection.execute(END_RUN, {"batch": ended})
-            return self._put_right(connection, now, [self._jobs[end.name] for end in finishes])
+            # Not all that is left over: what was recorded, but never answered, is sent again.
+            lost = connection.execute(LOST, {"batch": batch, "owner": self._owner}).scalars()
+            jobs = [self._jobs[end.name] for end in finishes]
+            return self._put_right(connection, now, jobs), set(lost)
 
         return await self._write(finish)
 
@@ -225,7 +168,7 @@ def _right_due(row: Row[Any] | None, job: Registration, now: datetime) -> dateti
     """When the job should be due, where its row says nothing, or later than can be meant."""
     if row is None:
         return job.first(now)
-    latest = job.latest(now)
+    latest = job.latest_due(now, moment_or_none(row.started_at))
     return latest if row.next_run_at > to_microseconds(latest) else None
 
 

@@ -31,6 +31,17 @@ class Registration:
     steady: bool
     """True when a step of the wall clock must not move the next run, if that can be helped."""
 
+    def latest_due(self, now: datetime, started_at: datetime | None) -> datetime:
+        """The moment beyond which the job cannot be due, if its last run began at `started_at`.
+
+        Where the clock has been set back to before that, by less than two times of day, it counts
+        from there: what was due then has run, and is not due again.
+        """
+        latest = self.latest(now)
+        if self.steady or not started_at or not now < started_at < self.latest(latest):
+            return latest
+        return self.latest(started_at)
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -130,8 +141,9 @@ class Store(Protocol):
     async def heartbeat(self, runs: Sequence[Claimed]) -> set[str]:
         """Renew the leases of the runs. Returns the names of those that hold none any more."""
 
-    async def finish(self, finishes: Sequence[Finish]) -> list[Look]:
-        """Record the ends of runs. The end of a run that is no longer its job's last is ignored."""
+    async def finish(self, finishes: Sequence[Finish]) -> tuple[list[Look], set[str]]:
+        """Record the ends of runs, and look at their jobs. Then the names of those whose end could
+        not be recorded: another run had begun, and theirs counts as abandoned."""
 
     async def check_in(self, absence: tuple[datetime, datetime] | None = None) -> None:
         """Say that the process is alive, and from when to when it did not run, if it did not."""
@@ -148,7 +160,7 @@ class Store(Protocol):
     async def request(self, name: str) -> bool:
         """Make the job due now, even if it is paused. While it runs: once more, after its end.
 
-        Like `pause`, `resume` and `forget`, False: there is no such job.
+        Like `pause` and `resume`, False: there is no such job.
         """
 
     async def pause(self, name: str) -> bool:

@@ -48,7 +48,7 @@ class DaemonThreads(Executor):
                 threading.Thread(target=self._loop, name=name, daemon=True).start()
                 self._threads += 1  # not before: the system may refuse a thread
             self._unfinished += 1
-        self._work.put((place, next(self._order), partial(self._run, future, call)))
+            self._work.put((place, next(self._order), partial(self._run, future, call)))
         return future
 
     def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:

@@ -15,8 +15,9 @@ from starlette.datastructures import State
 from app.cron import JobContext
 from app.cron.cleanup import delete_in_chunks
 from app.cron.clock import SystemClock
-from app.cron.database import BUSY_SECONDS, CACHE_KIB, CHECKPOINT_PAGES, Database
+from app.cron.database import Database
 from app.cron.fence import LeaseLost
+from app.cron.sqlite import BUSY_SECONDS, CACHE_KIB, CHECKPOINT_PAGES
 from support import FakeClock
 from support.stores import (
     LEASE,

@@ -43,6 +43,34 @@ def test_monotonic_does_not_follow_the_wall_clock() -> None:
         assert 0 <= clock.monotonic() - before < 60
 
 
+async def test_a_sleep_ends_soon_after_the_machine_has_slept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Suspended for an hour, it has a second to wait at most: a lease may be over by now."""
+    sleeps, times = list[float](), iter([0.0, 1.0, 3_601.0])
+    monkeypatch.setattr(SystemClock, "monotonic", lambda _: next(times))
+
+    async def sleep(seconds: float) -> None:
+        sleeps.append(seconds)
+
+    monkeypatch.setattr("asyncio.sleep", sleep)
+    await SystemClock().sleep(10)
+    assert sleeps == [1, 1]
+
+
+async def test_a_sleep_takes_as_long_as_it_should(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second at a time, and the rest."""
+    sleeps = list[float]()
+    monkeypatch.setattr(SystemClock, "monotonic", lambda _: sum(sleeps))
+
+    async def sleep(seconds: float) -> None:
+        sleeps.append(seconds)
+
+    monkeypatch.setattr("asyncio.sleep", sleep)
+    await SystemClock().sleep(2.5)
+    assert sleeps == [1, 1, 0.5]
+
+
 async def test_a_timeout_expires() -> None:
     """What takes longer raises TimeoutError."""
     clock = SystemClock()

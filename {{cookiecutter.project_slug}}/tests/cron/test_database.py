@@ -16,7 +16,8 @@ import pytest
 from sqlalchemy import Connection, event, inspect
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from app.cron.database import READERS, Database, DatabaseError, is_locked
+from app.cron.database import READERS, Database, DatabaseError
+from app.cron.sqlite import is_locked
 
 # After so much real time something is stuck, and the test fails.
 REAL_SECONDS_MAX = 30.0
@@ -165,6 +166,25 @@ async def test_a_def_job_waits_for_its_write(database: Database) -> None:
 
     assert database.write_here(increment_here).startswith("database-writer")
     assert await database.read(read_count) == 1
+
+
+async def test_a_write_within_a_write_is_refused(database: Database) -> None:
+    """It would wait for itself, and all others with it."""
+    with pytest.raises(RuntimeError, match="a write within a write"):
+        await database.write(lambda _: database.write_here(increment))
+    await database.write(increment)
+    assert await database.read(read_count) == 1
+
+
+async def test_a_write_is_a_plain_function(database: Database) -> None:
+    """An `async def` would have written nothing, and nobody would know."""
+
+    async def increment_later(connection: Connection) -> None:
+        increment(connection)
+
+    with pytest.raises(TypeError, match="must be a plain function"):
+        await database.write(increment_later)  # type: ignore[unused-coroutine]
+    assert await database.read(read_count) == 0
 
 
 async def test_references_between_tables_are_kept(database: Database) -> None:
@@ -559,7 +579,7 @@ def test_a_sqlite_that_is_too_old_is_refused(path: Path, monkeypatch: pytest.Mon
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A statement does not wait for long."""
-    monkeypatch.setattr("app.cron.database.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("app.cron.sqlite.BUSY_SECONDS", 0.05)
 
 
 @contextmanager
@@ -599,6 +619,49 @@ def test_a_write_tells_that_it_is_locked(impatient: None, path: Path) -> None:
         assert is_locked(error.value)
         database.write_here(increment)
         assert database.read_here(read_count) == 1
+
+
+async def test_writes_do_not_pile_up_behind_a_lock(
+    impatient: None, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is answered while who sent it still waits, and none is done after that."""
+    monkeypatch.setattr("app.cron.database.TURN_SECONDS", 0.05)
+    with closing(Database(path)) as database:
+        await database.write(create)
+        with locked(path, "IMMEDIATE"):
+            writes = (database.write(increment) for _ in range(100))
+            answers = await asyncio.gather(*writes, return_exceptions=True)
+        assert {type(answer) for answer in answers} == {OperationalError, DatabaseError}
+        assert sum(isinstance(answer, OperationalError) for answer in answers) < 10
+        assert await database.write(read_count) == 0
+
+
+async def write_in_thread(database: Database) -> None:
+    """As a `def` job does."""
+    await asyncio.to_thread(lambda: database.write_here(increment))
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+async def test_a_write_whose_turn_does_not_come_is_not_done(
+    database: Database, monkeypatch: pytest.MonkeyPatch, *, threaded: bool
+) -> None:
+    """The one before it takes too long; that one is waited for, as it has begun."""
+    gate, begun = threading.Event(), threading.Event()
+
+    def wait(_: Connection) -> str:
+        begun.set()
+        gate.wait(REAL_SECONDS_MAX)
+        return "done"
+
+    monkeypatch.setattr("app.cron.database.TURN_SECONDS", 0.05)
+    first = asyncio.create_task(database.write(wait))
+    await asyncio.to_thread(begun.wait, REAL_SECONDS_MAX)
+    with pytest.raises(DatabaseError, match="other writes have kept it for"):
+        await (write_in_thread(database) if threaded else database.write(increment))
+    assert not first.done()
+    gate.set()
+    assert await first == "done"
+    assert await database.write(read_count) == 0
 
 
 def test_other_trouble_is_not_a_lock(database: Database) -> None:

@@ -73,6 +73,26 @@ async def test_a_crontab_follows_a_stepped_wall_clock(clock: FakeClock, hours: i
     assert 7_200 - hours * 3_600 <= starts[0] <= 7_200 - hours * 3_600 + 15
 
 
+@pytest.mark.parametrize("seconds", [0.5, 300, 3_000])
+@pytest.mark.parametrize("splay", [timedelta(0), timedelta(minutes=10)])
+@pytest.mark.parametrize("shared", [False, True])
+async def test_a_time_of_day_that_comes_again_has_run_already(
+    clock: FakeClock, tmp_path: Path, seconds: float, splay: timedelta, *, shared: bool
+) -> None:
+    """The wall clock is set back while its run is under way: that is the only one for it."""
+    starts = list[float]()
+    subject = tick(starts, crontab("0 * * * *", splay=splay), seconds=0.2)
+    app = cron_app(subject, clock=clock, random=fixed(0.5))
+    async with replica(clock, tmp_path, subject) if shared else running(app, clock):
+        await clock.advance(splay / 2 + timedelta(hours=1, seconds=0.1))
+        assert len(starts) == 1
+        clock.step(seconds=-seconds)
+        await clock.advance(seconds=seconds + 2_000)
+        assert len(starts) == 1
+        await clock.advance(seconds=2_000)
+    assert len(starts) == 2
+
+
 async def test_a_crontab_whose_time_was_skipped_runs_once(clock: FakeClock) -> None:
     """A wall clock set forwards over several fires makes one run, within a look of 15 s."""
     starts = list[float]()
@@ -459,7 +479,7 @@ class Watched(MemoryStore):
         self.claims.append([claim.name for claim in claims])
         return [] if self.refuses else await super().claim(claims)
 
-    async def finish(self, finishes: Sequence[Finish]) -> list[Look]:
+    async def finish(self, finishes: Sequence[Finish]) -> tuple[list[Look], set[str]]:
         await self._clock.sleep(self.finish_seconds)
         return await super().finish(finishes)
 

@@ -123,7 +123,7 @@ async def test_the_end_of_a_run_sees_a_step(memory: MemoryStore, clock: FakeCloc
     await memory.register([first_in(NOW)])
     claimed = await claim(memory)
     clock.step(hours=1)
-    [look] = await memory.finish([ok(claimed)])
+    ([look], _) = await memory.finish([ok(claimed)])
     assert look.delay == INTERVAL
 
 

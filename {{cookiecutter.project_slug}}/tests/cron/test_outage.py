@@ -11,6 +11,7 @@ import pytest
 
 from app.cron import JobContext, every, job
 from app.cron.schedule import Schedule
+from app.cron.store import StoreUnavailable
 from support import OPERATIONS, FakeClock, fixed, replica
 
 Log = pytest.LogCaptureFixture
@@ -226,6 +227,41 @@ async def test_a_claim_that_fails_changes_nothing(clock: FakeClock, tmp_path: Pa
         assert (run.run_no, run.outcome, run.due_at, starts) == (
             (1, "ok", run.started_at - timedelta(seconds=1), [1])
         )
+
+
+async def test_an_end_that_comes_too_late_is_not_told_as_recorded(
+    clock: FakeClock, tmp_path: Path, caplog: Log
+) -> None:
+    """During the outage of one process, another has run the job. The log says what the history
+    does, and so is told who waits for the run."""
+    subject = tick([], seconds=10)
+    async with replica(clock, tmp_path, subject, claims=False) as one:
+        one.store.fails = {"finish", "heartbeat"}
+        asked = asyncio.create_task(one.scheduler.run("tick"))
+        await clock.advance(seconds=35)
+        async with replica(clock, tmp_path, subject, claims=False) as two:
+            await clock.run(two.scheduler.run("tick"))
+        one.store.fails = ()
+        with pytest.raises(StoreUnavailable, match="how the run ended is not recorded"):
+            await clock.run(asked)
+        *_, first, second = await one.store.history("tick")
+        assert (first.outcome, second.outcome) == ("abandoned", "ok")
+    assert "ok, but it was not the last run any more: it counts as abandoned" in caplog.text
+
+
+async def test_a_claim_that_failed_is_forgotten_when_nothing_is_due_here(
+    clock: FakeClock, tmp_path: Path
+) -> None:
+    """The job is overdue, but another process runs it: the database is back all the same."""
+    subject = tick([], seconds=600)
+    async with replica(clock, tmp_path, subject, fails={"claim"}) as one:
+        await clock.advance(seconds=1)
+        assert one.scheduler.outage()
+        async with replica(clock, tmp_path, subject):
+            await clock.advance(seconds=100)
+            one.store.fails = ()
+            await clock.advance(seconds=100)
+            assert not one.scheduler.outage()
 
 
 async def test_an_end_whose_answer_is_lost_counts_once(clock: FakeClock, tmp_path: Path) -> None:

@@ -20,11 +20,15 @@ PERIODS = [10, 15, 20]
 
 
 def plan_of(
-    clock: FakeClock, *, schedule: Schedule | None = None, random: RandomSource | None = None
+    clock: FakeClock,
+    *,
+    schedule: Schedule | None = None,
+    random: RandomSource | None = None,
+    max_late: timedelta | None = None,
 ) -> Plan:
     """A plan of two jobs."""
     schedule = schedule or every(minutes=5)
-    jobs = {name: Job(lambda: None, schedule, name) for name in ("tick", "tock")}
+    jobs = {name: Job(lambda: None, schedule, name, max_late=max_late) for name in ("tick", "tock")}
     return Plan(jobs, clock=clock, random=random or fixed(0.5), coalesce=NOW)
 
 
@@ -73,6 +77,18 @@ async def test_what_is_overdue_waits_for_a_draw(
     """From 0 to 10 s, or to jitter times interval, or to the splay if that is less."""
     plan = plan_of(clock, schedule=schedule, random=fixed(draw))
     plan.add([Look("tick", 1, -SECOND - MICROSECOND)])
+    assert seconds(plan) == expected
+
+
+@pytest.mark.parametrize(
+    ("late", "max_late", "expected"), [(2, 60, 10), (2, 9, 6), (2, 3, 0), (2, 1, 0)]
+)
+async def test_no_draw_makes_an_overdue_run_too_late(
+    clock: FakeClock, late: float, max_late: float, expected: float
+) -> None:
+    """With `max_late`, it is tried a second before that at the latest, so that it can begin."""
+    plan = plan_of(clock, random=fixed(1), max_late=max_late * SECOND)
+    plan.add([Look("tick", 1, -late * SECOND)])
     assert seconds(plan) == expected
 
 
@@ -201,6 +217,16 @@ async def test_a_wish_is_for_the_run_after_the_last_one_known(clock: FakeClock) 
     assert wish.next_run_at(clock.now()) == clock.now() + 6.5 * MINUTE
     assert keys == ["tick:8:gap"]
     assert plan.wish("tick", forced=True).forced
+
+
+async def test_the_same_question_has_the_same_answer(clock: FakeClock) -> None:
+    """A store may ask again, for one job after another or when a job was forgotten: chance is that
+    of the run, not of the question."""
+    plan, now = plan_of(clock, random=seeded("one")), clock.now()
+    plan.know("tick", 7)
+    wish, registration = plan.wish("tick"), plan.registration("tick")
+    assert wish.next_run_at(now) == wish.next_run_at(now)
+    assert registration.first(now) == registration.first(now)
 
 
 async def test_a_registration_says_what_the_schedule_says(clock: FakeClock) -> None:

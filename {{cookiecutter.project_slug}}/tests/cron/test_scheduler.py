@@ -122,8 +122,33 @@ async def test_a_claim_under_way_has_its_thread(
     shared = job(AT_ONCE, name="shared")(lambda: gate.wait())
     own = job(AT_ONCE, name="own", each_process=True)(lambda: gate.wait())
     async with replica(clock, tmp_path, shared, own, threads=1, seconds_after={"claim": 0.5}):
+        assert not caplog.text
+        await clock.advance(seconds=0.5)
         assert "own is due but all threads are busy" in caplog.text
         gate.open()
+
+
+async def test_a_thread_that_was_kept_in_vain_goes_to_who_waits_for_it(
+    clock: FakeClock, tmp_path: Path, caplog: Log
+) -> None:
+    """The claim was lost to another process. No thread was busy, so nobody says that."""
+    begun = list[tuple[str, float]]()
+
+    def subject(name: str, **options: Any) -> Function:
+        @job(AT_ONCE, name=name, **options)
+        def body(ctx: JobContext) -> None:
+            begun.append((name, ctx.clock.monotonic()))
+
+        return body
+
+    async with replica(clock, tmp_path, subject("shared"), claims=False) as one:
+        await one.store.request("shared")
+        jobs = subject("shared"), subject("own", each_process=True)
+        async with replica(clock, tmp_path, *jobs, threads=1, seconds_before={"claim": 0.5}):
+            await clock.run(one.scheduler.run("shared"))
+            await clock.advance(seconds=0.5)
+            assert begun == [("shared", 0), ("own", 0.5)]
+    assert "busy" not in caplog.text
 
 
 # Jobs of each process
@@ -312,6 +337,23 @@ async def test_a_run_goes_on_when_nobody_waits_for_it_any_more(
             await clock.advance(seconds=15)
             assert asked.cancelled()
             assert set(await outcomes(one)) == {"ok"}
+
+
+async def test_who_gives_up_waiting_twice_leaves_no_claim_without_a_run(
+    clock: FakeClock, tmp_path: Path
+) -> None:
+    """As with Ctrl-C, and again, while the claim is under way."""
+    async with replica(
+        clock, tmp_path, tick([]), claims=False, seconds_after={"claim": 0.5}
+    ) as one:
+        asked = asyncio.create_task(one.scheduler.run("tick"))
+        await clock.advance(seconds=0.2)
+        for _ in range(2):
+            asked.cancel()
+            await clock.settle()
+        assert asked.cancelled()
+        await clock.advance(seconds=1)
+        assert await outcomes(one) == ["ok"]
 
 
 async def test_who_waits_for_a_run_is_told_that_its_end_is_not_recorded(
@@ -506,6 +548,38 @@ async def test_what_a_claim_under_way_begins_is_asked_to_stop(
         await one.stop()
         assert clock.monotonic() < 1
         assert await outcomes(one, "polite") == ["interrupted"]
+
+
+async def test_what_ends_in_the_grace_is_recorded_at_once(clock: FakeClock, tmp_path: Path) -> None:
+    """Others may take their time, and then the container might be killed."""
+
+    async def slow(ctx: JobContext) -> None:
+        await ctx.clock.sleep(60)
+
+    async with replica(clock, tmp_path, tick([], seconds=1), job(AT_ONCE)(slow)) as one:
+        stop = asyncio.create_task(one.scheduler.stop())
+        await clock.advance(seconds=1)
+        assert (await outcomes(one), await outcomes(one, "slow")) == (["ok"], [None])
+        await clock.advance(seconds=4)
+        assert stop.done()
+        assert await outcomes(one, "slow") == ["interrupted"]
+
+
+async def test_what_cannot_be_recorded_in_the_grace_is_tried_again_after_it(
+    clock: FakeClock, tmp_path: Path
+) -> None:
+    """The database was away for a moment."""
+
+    async def slow(ctx: JobContext) -> None:
+        await ctx.clock.sleep(60)
+
+    async with replica(clock, tmp_path, tick([], seconds=1), job(AT_ONCE)(slow)) as one:
+        one.store.fails = {"finish"}
+        stop = asyncio.create_task(one.scheduler.stop())
+        await clock.advance(seconds=1)
+        one.store.fails = ()
+        await clock.run(stop)
+        assert (await outcomes(one), await outcomes(one, "slow")) == (["ok"], ["interrupted"])
 
 
 async def test_a_driver_that_hangs_at_the_end_loses_no_outcome(

@@ -9,8 +9,10 @@ import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from app.cron import JobContext, crontab, every, job
 from app.cron.__main__ import main
 from app.cron.clock import SystemClock
 from app.cron.records import JobRecord, Records
+from app.cron.schedule import Every
 from app.cron.scheduler import Scheduler
 from app.cron.sql_store import SqlStore
 from app.cron.store import Claim, StoreUnavailable
@@ -43,6 +46,12 @@ async def fail() -> None:
     raise ValueError("the reason")
 
 
+@job(every(minutes=5, jitter=0))
+async def last(ctx: JobContext) -> None:
+    """Takes a while."""
+    await ctx.clock.sleep(0.2)
+
+
 @job(crontab("0 3 * * *"))
 async def nightly() -> None:
     """Waits for the night."""
@@ -60,6 +69,22 @@ class Answer:
     code: int
     lines: list[str]
     errors: list[str]
+    log: list[str] = field(default_factory=list, compare=False)
+    """No part of the answer, but it may tell why an answer is wrong."""
+
+    @property
+    def first(self) -> str:
+        """The first line of the output. Where there is none, the failure shows all else."""
+        return self._line(0)
+
+    @property
+    def second(self) -> str:
+        """The second line: of a table, the first below the heads."""
+        return self._line(1)
+
+    def _line(self, place: int) -> str:
+        assert len(self.lines) > place, f"{self}"
+        return self.lines[place]
 
     @property
     def json(self) -> Any:
@@ -81,12 +106,14 @@ class Shell:
         self._traveller = traveller
 
     def __call__(self, words: str, *jobs: Callable[..., Any]) -> Answer:
-        """Do what the words say, where these are the jobs. Lines of log are no answer."""
+        """Do what the words say, where these are the jobs."""
         self._capsys.readouterr()
         code = main(words.split(), jobs=jobs)
         out, err = self._capsys.readouterr()
-        errors = [line for line in err.splitlines() if not line.startswith("20")]
-        return Answer(code, out.splitlines(), errors)
+        errors, log = list[str](), list[str]()
+        for line in err.splitlines():
+            (log if line.startswith("{") else errors).append(line)
+        return Answer(code, out.splitlines(), errors, log)
 
     def wait(self, **amounts: float) -> None:
         """Let time pass."""
@@ -107,6 +134,11 @@ class Shell:
     def contents(self) -> object:
         """All that is in the engine's tables."""
         return contents(self.settings.database_path)
+
+    def make_database(self) -> None:
+        """Let there be a database, in which no job is known yet."""
+        with cron_database(self.settings.database_path):
+            pass
 
     def claim_elsewhere(self, name: str = "tick", *, end: bool = False) -> None:
         """Let another process begin a run of the job, or make one."""
@@ -142,6 +174,7 @@ def shell(
 ) -> Iterator[Shell]:
     """A command line in the first moment of 2026, without a database."""
     monkeypatch.setenv("DATABASE_URL", settings.database_url)
+    monkeypatch.setenv("LOG_FORMAT", "json")  # a traceback is in the line that it belongs to
     monkeypatch.delenv("NO_COLOR", raising=False)
     with time_machine.travel(START, tick=False) as traveller:
         yield Shell(settings, capsys, traveller)
@@ -158,6 +191,15 @@ def terminal(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], N
     return make
 
 
+def test_a_failure_shows_why_a_command_has_printed_nothing(shell: Shell) -> None:
+    """Its exit code, its errors and its log, which otherwise does not count."""
+    shell.claim_elsewhere()
+    answer = shell("run tick", tick)
+    assert answer == Answer(75, [], ["tick is running elsewhere, in rival"])
+    with pytest.raises(AssertionError, match=r"code=75, .*running elsewhere.*cron: off"):
+        _ = answer.first
+
+
 # list
 
 
@@ -172,6 +214,7 @@ def test_list_shows_jobs_that_no_process_has_started(shell: Shell) -> None:
             "warm_up  every(minutes=1)      in each process",
             "",
             "no process is alive: no job starts by itself",
+            f"database: {shell.settings.database_path}",
         ],
         [],
     )
@@ -192,16 +235,16 @@ def test_list_shows_the_date_of_another_day(shell: Shell) -> None:
     """A time alone would be read as today's."""
     shell("run-due", nightly)
     shell.wait(hours=-1)
-    assert "  in 4 h    Jan 01 03:00  never" in shell("list", nightly).lines[1]
+    assert "  in 4 h    Jan 01 03:00  never" in shell("list", nightly).second
 
 
 def test_list_shows_errors_and_how_many_in_a_row(shell: Shell) -> None:
     """The runs so far, and what the last of them have in common."""
     shell("run fail", fail)
     shell("run fail", fail)
-    head, row, *_ = shell("list", fail).lines
-    assert head.endswith("OUTCOME  RUNS  FAILED  NOTE")
-    assert row.endswith("error       2  last 2  ValueError: the reason")
+    answer = shell("list", fail)
+    assert answer.first.endswith("OUTCOME  RUNS  FAILED  NOTE")
+    assert answer.second.endswith("error       2  last 2  ValueError: the reason")
 
 
 @pytest.mark.parametrize(
@@ -218,24 +261,24 @@ def test_list_shows_what_is_due_or_paused(shell: Shell, change: str, expected: s
     """Now is what is overdue or was asked for. What is paused is due only if it was asked for."""
     shell("run tick", tick)
     shell.change(change)
-    assert shell("list", tick).lines[1].split()[2] == expected
+    assert shell("list", tick).second.split()[2] == expected
 
 
 def test_list_shows_a_run_under_way_and_where(shell: Shell) -> None:
     """For as long as its lease holds. After that, it is abandoned."""
     shell.claim_elsewhere()
     shell.wait(seconds=29)
-    assert shell("list", tick).lines[1].endswith("29 s ago  running     1  rival")
+    assert shell("list", tick).second.endswith("29 s ago  running     1  rival")
     shell.wait(seconds=1)
-    assert shell("list", tick).lines[1].endswith("30 s ago  abandoned     1")
+    assert shell("list", tick).second.endswith("30 s ago  abandoned     1")
 
 
 def test_list_shows_jobs_that_this_code_does_not_have(shell: Shell) -> None:
     """Of newer code, renamed or removed: nobody can tell whether one that is overdue will run."""
     shell("run tick", tick)
-    assert shell("list").lines[1].startswith("tick  not in this code  in 5 min  00:05:00  ")
+    assert shell("list").second.startswith("tick  not in this code  in 5 min  00:05:00  ")
     shell.wait(minutes=5)
-    assert shell("list").lines[1].startswith("tick  not in this code  overdue   00:05:00  ")
+    assert shell("list").second.startswith("tick  not in this code  overdue   00:05:00  ")
 
 
 def test_list_shows_processes_seen_in_the_last_three_minutes(shell: Shell) -> None:
@@ -250,6 +293,7 @@ def test_list_shows_processes_seen_in_the_last_three_minutes(shell: Shell) -> No
         "ALIVE  STARTED (UTC)        SEEN",
         "slow   2026-01-01 00:00:01  3 min ago",
         "new    2026-01-01 00:03:01  0.0 s ago",
+        f"database: {shell.settings.database_path}",
     ]
 
 
@@ -258,9 +302,19 @@ def test_list_shows_for_a_day_that_a_process_did_not_run(shell: Shell) -> None:
     shell.check_in("one", absence=(START - timedelta(hours=8), START))
     line = "one did not run from 2025-12-31 16:00:00 to 2026-01-01 00:00:00 UTC"
     shell.wait(days=1)
-    assert shell("list", tick).lines[-1] == line
+    assert shell("list", tick).lines[-2] == line
     shell.wait(seconds=1)
     assert line not in shell("list", tick).lines
+
+
+def test_list_shows_which_file_it_has_read(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whole: it may be another one than the service's."""
+    monkeypatch.delenv("DATABASE_URL")
+    path = str(tmp_path / "data/app.db")
+    assert shell("list", tick).lines[-1] == f"database: {path}"
+    assert shell("list --json", tick).json["database"] == path
 
 
 def test_list_is_json_for_programs(shell: Shell) -> None:
@@ -297,7 +351,7 @@ def test_a_terminal_shows_outcomes_in_colours(
     shell.query(f"UPDATE cron_run SET outcome = '{outcome}'")  # noqa: S608 -- a test's own
     terminal(200)
     for command in ("list", "history tick"):
-        assert f"\x1b[{colour}m{outcome}\x1b[0m  " in shell(command, tick).lines[1]
+        assert f"\x1b[{colour}m{outcome}\x1b[0m  " in shell(command, tick).second
 
 
 def test_a_terminal_shows_the_end_of_a_run_in_colours(
@@ -305,7 +359,7 @@ def test_a_terminal_shows_the_end_of_a_run_in_colours(
 ) -> None:
     """As in the table."""
     terminal(200)
-    assert shell("run tick", tick).lines[0].startswith("tick run 1: \x1b[32mok\x1b[0m, gone: 3")
+    assert shell("run tick", tick).first.startswith("tick run 1: \x1b[32mok\x1b[0m, gone: 3")
 
 
 def test_no_color_is_respected(
@@ -383,7 +437,7 @@ def test_a_file_gets_whole_lines(shell: Shell, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setenv("COLUMNS", "80")
     shell("run talk", talk)
-    assert shell("list", talk).lines[1].endswith("  " + "x" * 500)
+    assert shell("list", talk).second.endswith("  " + "x" * 500)
 
 
 # next
@@ -449,7 +503,7 @@ def test_next_counts_from_now_where_a_run_is_overdue(shell: Shell) -> None:
         "01:05:00",
         "01:10:00",
     ]
-    assert shell("next tick", tick).lines[1].endswith("  now")
+    assert shell("next tick", tick).second.endswith("  now")
 
 
 def test_next_begins_with_a_request(shell: Shell) -> None:
@@ -461,6 +515,7 @@ def test_next_begins_with_a_request(shell: Shell) -> None:
 
 def test_next_tells_that_a_job_is_paused(shell: Shell) -> None:
     """Then it runs at none of these."""
+    shell.make_database()
     shell("pause tick", tick)
     line = "tick is paused: until `resume` it runs only when it is asked to"
     assert shell("next tick", tick).lines[-1] == line
@@ -520,7 +575,7 @@ def test_history_shows_each_run(shell: Shell) -> None:
 def test_history_shows_errors(shell: Shell) -> None:
     """In the place of a note."""
     shell("run fail", fail)
-    assert shell("history fail", fail).lines[1].endswith("  ValueError: the reason")
+    assert shell("history fail", fail).second.endswith("  ValueError: the reason")
 
 
 def test_history_is_json_for_programs(shell: Shell) -> None:
@@ -551,7 +606,7 @@ def test_history_of_a_job_that_has_not_run(shell: Shell) -> None:
 def test_history_of_a_job_that_this_code_does_not_have(shell: Shell) -> None:
     """It is there until it is forgotten."""
     shell("run tick", tick)
-    assert shell("history tick").lines[1].endswith("  gone: 3")
+    assert shell("history tick").second.endswith("  gone: 3")
 
 
 # run
@@ -564,8 +619,8 @@ def test_run_runs_a_job_that_is_not_due(shell: Shell, monkeypatch: pytest.Monkey
     shell.wait(minutes=1)
     answer = shell("run tick", tick)
     assert (answer.code, answer.errors) == (0, [])
-    assert re.fullmatch(r"tick run 2: ok, gone: 3, after \d\.\d s", answer.lines[0])
-    assert "  in 5 min  00:06:00  " in shell("list", tick).lines[1]
+    assert re.fullmatch(r"tick run 2: ok, gone: 3, after \d\.\d s", answer.first)
+    assert "  in 5 min  00:06:00  " in shell("list", tick).second
 
 
 def test_run_says_how_long_it_took(shell: Shell) -> None:
@@ -583,7 +638,7 @@ def test_run_fails_as_the_job_does(shell: Shell) -> None:
     """Exit code 1, and its error."""
     answer = shell("run fail", fail)
     assert answer.code == 1
-    assert answer.lines[0].startswith("fail run 1: error, ValueError: the reason, after ")
+    assert answer.first.startswith("fail run 1: error, ValueError: the reason, after ")
 
 
 def test_run_fails_when_time_is_over(shell: Shell) -> None:
@@ -595,14 +650,15 @@ def test_run_fails_when_time_is_over(shell: Shell) -> None:
 
     answer = shell("run hang", hang)
     assert answer.code == 1
-    assert answer.lines[0].startswith("hang run 1: timeout, TimeoutError: ")
+    assert answer.first.startswith("hang run 1: timeout, TimeoutError: ")
 
 
 def test_run_runs_a_paused_job(shell: Shell) -> None:
     """It is asked to. It stays paused."""
+    shell.make_database()
     shell("pause tick", tick)
     assert shell("run tick", tick).code == 0
-    assert "paused" in shell("list", tick).lines[1]
+    assert "paused" in shell("list", tick).second
 
 
 def test_run_starts_nothing_else(shell: Shell) -> None:
@@ -627,8 +683,8 @@ def test_run_starts_nothing_else(shell: Shell) -> None:
 
 def test_run_gives_way_to_a_run_elsewhere(shell: Shell) -> None:
     """Exit code 75, in which process it is, and nothing is left behind: no request, no run."""
-    shell("pause tick", tick)
     shell.claim_elsewhere()
+    shell("pause tick", tick)
     before = shell.contents()
     line = "tick is running elsewhere, in rival"
     assert shell("run tick", tick) == Answer(75, [], [line])
@@ -642,10 +698,12 @@ def test_run_gives_way_to_who_was_quicker(shell: Shell, monkeypatch: pytest.Monk
     async def claim_too_late(store: SqlStore, claims: list[Claim]) -> object:
         monkeypatch.setattr(SqlStore, "claim", claim)
         await asyncio.to_thread(shell.claim_elsewhere, end=True)
+        shell.query("UPDATE cron_run SET started_at = started_at - 60000000")  # it took a minute
         return await claim(store, claims)
 
     monkeypatch.setattr(SqlStore, "claim", claim_too_late)
-    assert shell("run tick", tick) == Answer(75, [], ["tick is running elsewhere"])
+    line = "tick has just run elsewhere, in rival: ok, 0.0 s ago"
+    assert shell("run tick", tick) == Answer(75, [], [line])
 
 
 @pytest.mark.parametrize(
@@ -666,7 +724,7 @@ def test_a_signal_ends_a_run_as_a_shutdown_does(
     assert shell(command, stop).code == code
     [run] = shell("history stop --json", stop).json
     assert run["outcome"] == "interrupted"
-    assert shell("list", stop).lines[1].split()[2] == "now"
+    assert shell("list", stop).second.split()[2] == "now"
 
 
 def test_a_signal_during_the_claim_leaves_no_claim_behind(
@@ -689,7 +747,7 @@ def test_a_signal_during_the_claim_leaves_no_claim_behind(
     monkeypatch.setenv("CRON_GRACE_SECONDS", "0")
     assert shell("run tick", wait).code == 143
     assert [run["outcome"] for run in shell("history tick --json", tick).json] == ["interrupted"]
-    assert shell("list", tick).lines[1].split()[2] == "now"
+    assert shell("list", tick).second.split()[2] == "now"
 
 
 def test_a_run_may_end_in_the_grace(shell: Shell) -> None:
@@ -712,11 +770,11 @@ def test_run_due_runs_a_new_job_by_its_row(shell: Shell) -> None:
     """An `every` job soon after it is known, a crontab at its first fire."""
     answer = shell("run-due", tick, nightly)
     assert (answer.code, answer.errors) == (0, [])
-    assert answer.lines[0] == "nightly is not due: next run in 3 h"
-    assert answer.lines[1].startswith("tick run 1: ok, gone: 3, after ")
+    assert answer.first == "nightly is not due: next run in 3 h"
+    assert answer.second.startswith("tick run 1: ok, gone: 3, after ")
     shell.wait(hours=3)
     assert len(shell("history nightly --json", nightly).json) == 0
-    assert shell("run-due nightly", tick, nightly).lines[0].startswith("nightly run 1: ok")
+    assert shell("run-due nightly", tick, nightly).first.startswith("nightly run 1: ok")
 
 
 def test_run_due_runs_what_has_waited_for_its_shortest_gap(shell: Shell) -> None:
@@ -728,10 +786,10 @@ def test_run_due_runs_what_has_waited_for_its_shortest_gap(shell: Shell) -> None
     shell("run tick", jittered)
     shell.change("next_run_at = next_run_at + 60000000")
     shell.wait(minutes=3, seconds=29)
-    assert shell("run-due", jittered).lines[0].startswith("tick is not due: next run in ")
+    assert shell("run-due", jittered).first.startswith("tick is not due: next run in ")
     shell.wait(seconds=1)
-    assert shell("run-due", jittered).lines[0].startswith("tick run 2: ok")
-    assert shell("run-due", jittered).lines[0].startswith("tick is not due: next run in ")
+    assert shell("run-due", jittered).first.startswith("tick run 2: ok")
+    assert shell("run-due", jittered).first.startswith("tick is not due: next run in ")
 
 
 def test_run_due_runs_a_crontab_once_a_fire(shell: Shell) -> None:
@@ -743,9 +801,9 @@ def test_run_due_runs_a_crontab_once_a_fire(shell: Shell) -> None:
     shell("run report", report)
     shell.move_to(START + timedelta(hours=3))
     shell.change("next_run_at = 1767238200000000")  # 03:30
-    assert shell("run-due", report).lines[0].startswith("report run 2: ok")
+    assert shell("run-due", report).first.startswith("report run 2: ok")
     shell.wait(minutes=40)
-    assert shell("run-due", report).lines[0].startswith("report is not due: next run in ")
+    assert shell("run-due", report).first.startswith("report is not due: next run in ")
 
 
 def test_run_due_lets_a_paused_job_rest(shell: Shell) -> None:
@@ -761,8 +819,8 @@ def test_run_due_honours_a_request(shell: Shell, change: str) -> None:
     """Also one for a paused job, and before its gap is over. It is honoured once."""
     shell("run tick", tick)
     shell.change(change)
-    assert shell("run-due", tick).lines[0].startswith("tick run 2: ok")
-    assert shell("run-due", tick).lines[0].startswith("tick is not due: ")
+    assert shell("run-due", tick).first.startswith("tick run 2: ok")
+    assert shell("run-due", tick).first.startswith("tick is not due: ")
 
 
 def test_run_due_knows_what_is_too_late(shell: Shell) -> None:
@@ -777,7 +835,7 @@ def test_run_due_knows_what_is_too_late(shell: Shell) -> None:
     shell.wait(hours=2)
     answer = shell("run-due", punctual)
     assert (answer.code, ran) == (0, [1])
-    assert answer.lines[0].startswith("punctual run 2: missed, 1 h late, and max_late is 10 min")
+    assert answer.first.startswith("punctual run 2: missed, 1 h late, and max_late is 10 min")
 
 
 def test_run_due_fails_if_a_job_does(shell: Shell) -> None:
@@ -808,6 +866,23 @@ def test_run_due_says_what_runs_elsewhere(shell: Shell) -> None:
     assert shell("run-due", tick) == Answer(0, ["tick is running elsewhere, in rival"], [])
 
 
+@pytest.mark.parametrize("statement", ["UPDATE cron_job SET paused = TRUE", "DELETE FROM cron_job"])
+def test_run_due_tells_what_was_changed_meanwhile(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, statement: str
+) -> None:
+    """What is paused or forgotten after this one has seen it due does not run, here or there."""
+    claim = SqlStore.claim
+
+    async def claim_too_late(store: SqlStore, claims: list[Claim]) -> object:
+        await asyncio.to_thread(shell.query, statement)
+        return await claim(store, claims)
+
+    shell("run tick", tick)
+    shell.wait(minutes=5)
+    monkeypatch.setattr(SqlStore, "claim", claim_too_late)
+    assert shell("run-due", tick) == Answer(0, ["tick has just been changed elsewhere"], [])
+
+
 @pytest.mark.parametrize("change", ["next_run_at = 0", "next_run_at = next_run_at + 3600000000"])
 def test_run_due_runs_nothing_twice(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, change: str
@@ -826,7 +901,8 @@ def test_run_due_runs_nothing_twice(
     shell.wait(minutes=5)
     shell.change(change)
     monkeypatch.setattr(Records, "jobs", look_early)
-    assert shell("run-due", tick) == Answer(0, ["tick is running elsewhere"], [])
+    line = "tick has just run elsewhere, in rival: ok, 0.0 s ago"
+    assert shell("run-due", tick) == Answer(0, [line], [])
     assert [run["owner"] == "rival" for run in shell("history tick --json", tick).json] == [
         False,
         True,
@@ -890,11 +966,52 @@ def test_run_due_goes_on_where_one_claim_fails(
     assert [line[:14] for line in answer.lines] == ["tick run 1: ok"]
 
 
+def test_run_due_goes_on_where_one_row_is_refused(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the database, for a reason that is no outage: that fails, and is logged; others run on."""
+    monkeypatch.setenv("CRON_GRACE_SECONDS", "0")
+    shell.make_database()
+    shell.query(
+        "CREATE TRIGGER refuse BEFORE UPDATE ON cron_job WHEN NEW.name = 'tick' "
+        "BEGIN SELECT RAISE(ABORT, 'not this one'); END"
+    )
+    answer = shell("run-due", tick, last)
+    assert (answer.code, answer.errors) == (1, [])
+    assert [line[:14] for line in answer.lines] == ["last run 1: ok"]
+    [error] = [json.loads(line) for line in answer.log if "ERROR" in line]
+    assert (error["job"], error["message"]) == ("tick", "cron: run-due has failed with tick")
+    assert "IntegrityError: not this one" in error["traceback"]
+
+
+def test_run_due_goes_on_where_one_schedule_fails(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one of the service's own can, before there is a claim."""
+
+    class Broken(Every):
+        def next(self, after: datetime, random: Random) -> datetime:
+            raise ArithmeticError("no gap")
+
+    @job(Broken({"minutes": 5}, 0))
+    async def broken() -> None: ...
+
+    monkeypatch.setenv("CRON_GRACE_SECONDS", "0")
+    shell.claim_elsewhere("broken", end=True)
+    answer = shell("run-due", broken, last)
+    assert (answer.code, answer.errors) == (1, [])
+    assert [line[:14] for line in answer.lines] == ["last run 1: ok"]
+    [error] = [json.loads(line) for line in answer.log if "ERROR" in line]
+    assert error["job"] == "broken"
+    assert "ArithmeticError: no gap" in error["traceback"]
+
+
 # pause, resume, forget
 
 
 def test_pause_and_resume_say_what_is_so_now(shell: Shell) -> None:
     """Also of a job that no process has started yet, and if it was so before."""
+    shell.make_database()
     paused = ["tick is paused: until `resume` it runs only when it is asked to"]
     assert shell("pause tick", tick) == Answer(0, paused, [])
     assert shell("pause tick", tick) == Answer(0, paused, [])
@@ -911,6 +1028,7 @@ def test_a_paused_job_does_not_run_when_the_app_starts(shell: Shell) -> None:
             async with running(create_app(shell.settings, jobs=[tick], clock=clock), clock):
                 await clock.advance(minutes=1)
 
+    shell.make_database()
     shell("pause tick", tick)
     asyncio.run(serve())
     assert shell("history tick --json", tick).json == []
@@ -921,6 +1039,7 @@ def test_a_paused_job_does_not_run_when_the_app_starts(shell: Shell) -> None:
 
 def test_a_new_job_that_is_paused_is_due_as_ever(shell: Shell) -> None:
     """A crontab waits for its first fire."""
+    shell.make_database()
     shell("pause nightly", nightly)
     assert shell("resume nightly", nightly).lines == ["nightly is not paused: due in 3 h"]
 
@@ -946,10 +1065,11 @@ def test_forget_deletes_a_job_and_its_history(shell: Shell) -> None:
 
 def test_forget_makes_a_job_of_this_code_new(shell: Shell) -> None:
     """Its next run is its first. One that was never known can be forgotten, too."""
+    shell.make_database()
     for _ in range(2):
         answer = shell("forget tick", tick)
         assert answer == Answer(0, ["tick is forgotten, to this code it is new"], [])
-        assert shell("run tick", tick).lines[0].startswith("tick run 1: ok")
+        assert shell("run tick", tick).first.startswith("tick run 1: ok")
 
 
 def test_forget_waits_for_the_end_of_a_run(shell: Shell) -> None:
@@ -964,11 +1084,35 @@ def test_forget_waits_for_the_end_of_a_run(shell: Shell) -> None:
 # What is refused
 
 
+@pytest.mark.parametrize("command", ["pause", "resume", "forget"])
+def test_to_steer_needs_the_database_of_a_service(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str
+) -> None:
+    """Where DATABASE_URL is missing, a new one would be steered, and the service run on."""
+    monkeypatch.delenv("DATABASE_URL")
+    line = f"no database at {tmp_path / 'data/app.db'}: is DATABASE_URL set as for the service?"
+    assert shell(f"{command} tick", tick) == Answer(2, [], [line])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["list", "pause tick"])
+def test_a_path_that_cannot_be_looked_at_is_told_in_a_line(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """Whether that is seen before it is opened differs from one Python to another."""
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{'x' * 300}")
+    answer = shell(command, tick)
+    assert (answer.code in (1, 2), answer.lines) == (True, [])
+    [error] = answer.errors
+    assert "x" * 300 in error
+
+
 @pytest.mark.parametrize(
     "command", ["next", "history", "run", "run-due", "pause", "resume", "forget"]
 )
 def test_a_job_of_each_process_is_out_of_reach(shell: Shell, command: str) -> None:
     """What is kept of it is in the memory of others."""
+    shell.make_database()
     line = "warm_up is run by each process for itself: the shell cannot reach it"
     assert shell(f"{command} warm_up", tick, warm_up) == Answer(2, [], [line])
 
@@ -978,6 +1122,7 @@ def test_a_job_of_each_process_is_out_of_reach(shell: Shell, command: str) -> No
 )
 def test_an_unknown_job_is_refused_with_the_nearest_name(shell: Shell, command: str) -> None:
     """And nothing else is done."""
+    shell.make_database()
     line = "no job 'tikc': did you mean 'tick'?"
     assert shell(f"{command} tikc", tick, nightly) == Answer(2, [], [line])
 
@@ -1065,6 +1210,7 @@ def test_a_database_that_goes_away_is_told_in_a_line(
     async def refuse(store: SqlStore, jobs: object) -> None:
         raise StoreUnavailable("the disk is full")
 
+    shell.make_database()
     monkeypatch.setattr(SqlStore, "register", refuse)
     answer = shell(command, tick)
     assert (answer.code, answer.lines) == (1, [])

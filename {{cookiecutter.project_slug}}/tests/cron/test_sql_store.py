@@ -36,6 +36,7 @@ from support.stores import (
     contents,
     cron_database,
     delay_of,
+    end_it,
     failed,
     first_in,
     look_at,
@@ -106,6 +107,12 @@ async def test_no_request_breaks_a_lease(one: SqlStore, two: SqlStore, forced: b
         assert await store.claim([replace(after(1), forced=forced)]) == []
 
 
+def test_a_lease_is_whole_seconds(database: Database, clock: FakeClock) -> None:
+    """The row could not hold the rest, for which the process would trust it."""
+    with pytest.raises(ValueError, match=r"0:00:03.900000: it must be whole seconds"):
+        SqlStore(database, clock, owner="one", lease=timedelta(seconds=3.9))
+
+
 async def test_a_look_tells_for_how_long_a_lease_holds(
     one: SqlStore, two: SqlStore, clock: FakeClock
 ) -> None:
@@ -114,7 +121,7 @@ async def test_a_look_tells_for_how_long_a_lease_holds(
     assert (await look_at(two)).held_for == LEASE
     await clock.advance(seconds=10)
     assert (await look_at(two)).held_for == LEASE - 10 * SECOND
-    [look] = await one.finish([ok(claimed)])
+    ([look], _) = await one.finish([ok(claimed)])
     assert look.held_for == NOW
 
 
@@ -232,12 +239,14 @@ async def test_a_heartbeat_of_a_lost_run_changes_nothing(
 async def test_the_end_of_a_lost_run_changes_nothing(
     one: SqlStore, two: SqlStore, clock: FakeClock, path: Path, lose: Callable[..., Awaitable[None]]
 ) -> None:
-    """Not the due time, nor the failures, nor the lease of the newer run, nor how its own ended."""
+    """Not the due time, nor the failures, nor the lease of the newer run, nor how its own ended. It
+    is told so, unless it had an end before."""
     claimed = await claim(one, delay=NOW)
     await lose(one, two, clock, claimed)
     before = contents(path)
-    await one.finish([failed(claimed, failures=7, retry=NOW)])
+    _, lost = await one.finish([failed(claimed, failures=7, retry=NOW)])
     assert contents(path) == before
+    assert lost == (set() if lose is end_it else {"tick"})
 
 
 async def test_a_run_belongs_to_its_owner(one: SqlStore, two: SqlStore, path: Path) -> None:
@@ -255,10 +264,17 @@ async def test_a_late_end_counts_while_nobody_has_claimed_the_job(
     """The lease is over, but the run is still the last: how it ended is worth knowing."""
     claimed = await claim(one)
     await clock.advance(LEASE)
-    [look] = await one.finish([failed(claimed, failures=1, retry=5 * SECOND)])
+    ([look], _) = await one.finish([failed(claimed, failures=1, retry=5 * SECOND)])
     assert look.delay == 5 * SECOND
     [run] = await one.history("tick")
     assert run.outcome == "error"
+
+
+async def test_an_end_that_is_recorded_again_is_recorded(one: SqlStore) -> None:
+    """The first answer was lost: it was in time."""
+    claimed = await claim(one)
+    for _ in range(2):
+        assert (await one.finish([ok(claimed)]))[1] == set()
 
 
 async def test_an_end_that_is_ignored_keeps_no_other_from_being_recorded(
@@ -269,7 +285,7 @@ async def test_an_end_that_is_ignored_keeps_no_other_from_being_recorded(
     runs = await one.claim([after(0, delay=NOW), after(0, "other")])
     await clock.advance(LEASE)
     await claim(two, 1)
-    looks = await one.finish([ok(run) for run in runs])
+    looks, _ = await one.finish([ok(run) for run in runs])
     assert [(look.name, look.run_no) for look in looks] == [("tick", 2), ("other", 1)]
     assert [run.outcome for run in await one.history("tick")] == ["abandoned", None]
     assert [run.outcome for run in await one.history("other")] == ["ok"]
@@ -509,7 +525,7 @@ async def test_a_look_that_finds_all_well_only_reads(one: SqlStore, database: Da
 async def test_each_end_of_a_run_sees_to_that(one: SqlStore) -> None:
     """What the next look would change, it changes."""
     claimed = await claim(one, delay=7 * DAY)
-    [look] = await one.finish([ok(claimed)])
+    ([look], _) = await one.finish([ok(claimed)])
     assert look.delay == DAY
 
 
@@ -561,7 +577,7 @@ async def test_the_end_of_a_run_of_a_forgotten_job_makes_it_anew(
     claimed = await claim(one)
     await clock.advance(LEASE)
     await two.forget("tick")
-    [look] = await one.finish([failed(claimed)])
+    ([look], _) = await one.finish([failed(claimed)])
     assert (look.run_no, look.delay) == (0, NOW)
     assert await one.history("tick") == []
 

@@ -260,7 +260,7 @@ async def test_the_end_of_a_run_can_leave_the_next_one(store: Store, clock: Fake
     await store.register([first_in(NOW)])
     claimed = await claim(store)
     await clock.advance(MINUTE)
-    [look] = await store.finish([ok(claimed)])
+    ([look], _) = await store.finish([ok(claimed)])
     assert look.delay == INTERVAL - MINUTE
 
 
@@ -269,7 +269,7 @@ async def test_the_end_of_a_run_can_move_the_next_one(store: Store, clock: FakeC
     await store.register([first_in(NOW)])
     claimed = await claim(store)
     await clock.advance(MINUTE)
-    [look] = await store.finish([failed(claimed, retry=5 * SECOND)])
+    ([look], _) = await store.finish([failed(claimed, retry=5 * SECOND)])
     assert look.delay == 5 * SECOND
     assert await delay_of(store) == 5 * SECOND
 
@@ -281,7 +281,7 @@ async def test_the_end_of_an_older_run_changes_nothing(store: Store, clock: Fake
     await store.finish([ok(older)])
     await clock.advance(INTERVAL)
     newer = await claim(store, 1)
-    [look] = await store.finish([failed(older, failures=7, retry=NOW)])
+    ([look], _) = await store.finish([failed(older, failures=7, retry=NOW)])
     assert (look.run_no, look.delay) == (2, INTERVAL)
     assert [run.error for run in await store.history("tick")] == ["", ""]
     await store.finish([ok(newer)])
@@ -293,7 +293,7 @@ async def test_ends_are_looked_at_in_their_order(store: Store) -> None:
     """One look for each."""
     await store.register([first_in(NOW, name) for name in "abc"])
     claimed = await store.claim([after(0, name) for name in "abc"])
-    looks = await store.finish([ok(claimed[2]), failed(claimed[0])])
+    looks, _ = await store.finish([ok(claimed[2]), failed(claimed[0])])
     assert [(look.name, look.delay) for look in looks] == [("c", INTERVAL), ("a", 5 * SECOND)]
 
 
@@ -394,7 +394,7 @@ async def test_a_request_during_a_run_waits_for_its_end(store: Store, paused: bo
         await store.pause("tick")
     await store.request("tick")
     assert await store.claim([after(1)]) == []
-    [look] = await store.finish([ok(first)])
+    ([look], _) = await store.finish([ok(first)])
     assert (look.delay, look.prompt) == (NOW, True)
     await store.finish([ok(await claim(store, 1))])
     assert await store.claim([after(2)]) == []
@@ -406,7 +406,7 @@ async def test_a_request_runs_a_paused_job(store: Store) -> None:
     await store.pause("tick")
     await store.request("tick")
     assert not (await look_at(store)).paused
-    [look] = await store.finish([ok(await claim(store, delay=NOW))])
+    ([look], _) = await store.finish([ok(await claim(store, delay=NOW))])
     assert look.paused
     assert await store.claim([after(1)]) == []
 
@@ -457,7 +457,7 @@ async def test_a_run_goes_on_during_a_pause(store: Store) -> None:
     claimed = await claim(store)
     await store.pause("tick")
     assert await store.heartbeat([claimed]) == set()
-    [look] = await store.finish([ok(claimed)])
+    ([look], _) = await store.finish([ok(claimed)])
     assert (look.run_no, look.paused) == (1, True)
 
 
@@ -500,7 +500,7 @@ async def test_a_run_ends_once(store: Store) -> None:
     await store.register([first_in(NOW)])
     claimed = await claim(store)
     await store.finish([ok(claimed, "the first word")])
-    [look] = await store.finish([failed(claimed, failures=7, retry=NOW)])
+    ([look], _) = await store.finish([failed(claimed, failures=7, retry=NOW)])
     assert look.delay == INTERVAL
     [run] = await store.history("tick")
     assert (run.outcome, run.note, run.error) == ("ok", "the first word", "")
@@ -510,7 +510,7 @@ async def test_a_run_ends_once(store: Store) -> None:
 async def test_only_what_was_cut_short_need_not_be_spread(store: Store, outcome: Outcome) -> None:
     """It had begun in time."""
     await store.register([first_in(NOW)])
-    [look] = await store.finish([ended(await claim(store), outcome)])
+    ([look], _) = await store.finish([ended(await claim(store), outcome)])
     assert look.prompt == (outcome == "interrupted")
     assert (await store.history("tick"))[0].outcome == outcome
 

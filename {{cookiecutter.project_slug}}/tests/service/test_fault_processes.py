@@ -26,7 +26,7 @@ HEAD = """
 import os
 import time
 
-import app.cron.database
+import app.cron.sqlite
 import app.db
 from app.cron import JobContext, every, job
 from app.main import create_app
@@ -207,7 +207,7 @@ def test_a_start_that_has_waited_too_long_fails(tmp_path: Path) -> None:
     """
     place = Place(
         tmp_path,
-        "app.db.LOCKED_SECONDS_MAX, app.cron.database.BUSY_SECONDS = 0, 0.1\n" + TICKING,
+        "app.db.LOCKED_SECONDS_MAX, app.cron.sqlite.BUSY_SECONDS = 0, 0.1\n" + TICKING,
     )
     place.database.parent.mkdir()
     with closing(sqlite3.connect(place.database, isolation_level=None)) as other:

@@ -43,7 +43,7 @@ REST = 30.0
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A statement does not wait for long for another program: that time is real."""
-    monkeypatch.setattr("app.cron.database.BUSY_SECONDS", 0.02)
+    monkeypatch.setattr("app.cron.sqlite.BUSY_SECONDS", 0.02)
 
 
 @dataclass

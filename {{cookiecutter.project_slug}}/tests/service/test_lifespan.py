@@ -36,7 +36,7 @@ from support import FakeClock, fixed, notes, query, running, serving
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A statement does not wait for long for another program: that time is real."""
-    monkeypatch.setattr("app.cron.database.BUSY_SECONDS", 0.02)
+    monkeypatch.setattr("app.cron.sqlite.BUSY_SECONDS", 0.02)
 
 
 @pytest.fixture

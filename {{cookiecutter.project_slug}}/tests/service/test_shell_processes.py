@@ -3,26 +3,31 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from support.process import POLL_SECONDS, REAL_SECONDS_MAX, SERVICE, VARIABLES, Server
 
-# A service and its shell. Its job says in a file that it has begun, and waits if it is told to.
+# A service and its shell. One job is hardly ever due. The other says in a file that it has begun,
+# and waits if it is told to.
 TIDY = """
 import asyncio
 import os
 import sys
 
-from app.cron import every, job
+from app.cron import crontab, every, job
 from app.cron.__main__ import main
 from app.main import create_app
+
+@job(crontab("0 0 29 2 *"))
+async def leap() -> None: ...
 
 @job(every(hours=1, jitter=0))
 async def tidy() -> str:
@@ -32,10 +37,10 @@ async def tidy() -> str:
     return "«año»"
 
 def service():
-    return create_app(jobs=[tidy])
+    return create_app(jobs=[leap, tidy])
 
 if __name__ == "__main__":
-    sys.exit(main(jobs=[tidy]))
+    sys.exit(main(jobs=[leap, tidy]))
 """
 
 
@@ -147,7 +152,8 @@ def test_many_at_once_make_one_run(tmp_path: Path) -> None:
     (tmp_path / "service.py").write_text(TIDY)
     with ExitStack() as stack:
         commands = [
-            stack.enter_context(Command(tmp_path, "run-due", TIDY_SECONDS="1")) for _ in range(6)
+            stack.enter_context(Command(tmp_path, "run-due", "tidy", TIDY_SECONDS="1"))
+            for _ in range(6)
         ]
         ends = [command.end() for command in commands]
     assert (tmp_path / "begun").read_text() == "tidy\n"
@@ -155,7 +161,23 @@ def test_many_at_once_make_one_run(tmp_path: Path) -> None:
     outputs = sorted(output for _, output in ends)
     assert outputs[-1].startswith("tidy run 1: ok, ")
     for output in outputs[:-1]:
-        assert output.startswith(("tidy is running elsewhere", "tidy is not due: next run in "))
+        assert output.startswith(
+            ("tidy is running elsewhere", "tidy has just run elsewhere", "tidy is not due: next ")
+        )
+
+
+def test_it_logs_what_it_could_not_run(tmp_path: Path) -> None:
+    """With the traceback, under the name of the job."""
+    end(tmp_path, "run", "expire_sessions")
+    with closing(sqlite3.connect(tmp_path / "data/app.db", isolation_level=None)) as database:
+        database.execute("UPDATE cron_job SET next_run_at = 0")
+        database.execute(
+            "CREATE TRIGGER refuse BEFORE UPDATE ON cron_job WHEN NEW.name = 'expire_sessions' "
+            "BEGIN SELECT RAISE(ABORT, 'not this one'); END"
+        )
+    with Command(tmp_path, "run-due", "expire_sessions") as command:
+        assert command.end() == (1, "")
+        assert "ERROR cron: run-due has failed with expire_sessions\nTraceback" in command.errors
 
 
 def test_it_ends_when_nobody_reads_it(tmp_path: Path) -> None:
@@ -165,6 +187,19 @@ def test_it_ends_when_nobody_reads_it(tmp_path: Path) -> None:
         command.process.stdout.close()  # long before it has begun to write
         assert command.process.wait(REAL_SECONDS_MAX) == 141
         assert command.errors == ""
+
+
+def test_nobody_who_leaves_ends_a_run(tmp_path: Path) -> None:
+    """What is printed of one job is not read any more: the others run to their end before that."""
+    (tmp_path / "service.py").write_text(TIDY)
+    environment = {"PYTHONUNBUFFERED": "1", "CRON_GRACE_SECONDS": "0", "TIDY_SECONDS": "0.5"}
+    with Command(tmp_path, "run-due", **environment) as command:
+        assert command.process.stdout is not None
+        command.process.stdout.close()
+        assert command.process.wait(REAL_SECONDS_MAX) == 141
+        assert "Traceback" not in command.errors
+    _, output = end(tmp_path, "history", "tidy", "--json")
+    assert [run["outcome"] for run in json.loads(output)] == ["ok"]
 
 
 def test_a_note_may_have_letters_that_the_output_has_not(tmp_path: Path) -> None:

@@ -155,19 +155,21 @@ async def replica(
     random: RandomSource | None = None,
     fails: Container[str] = (),
     loses: Container[str] = (),
+    seconds_before: Mapping[str, float] = MappingProxyType({}),
     seconds_after: Mapping[str, float] = MappingProxyType({}),
     **options: Any,
 ) -> AsyncIterator[Replica]:
     """A process with these jobs, for as long as the block; then it ends as by SIGTERM.
 
     All replicas in one folder share a database. Bodies find `name` in `ctx.state.replica`. `fails`,
-    `loses` and `seconds_after` are the store's from the start, `options` are the Scheduler's.
+    `loses` and the seconds are the store's from the start, `options` are the Scheduler's.
     """
     own_clock, name = ReplicaClock(clock), f"replica {next(numbers)}"
     with closing(Database(folder / "app.db")) as database:
         await database.write(upgrade_tables)
         store = FaultyStore(database, own_clock, owner=name, lease=lease)
         store.fails, store.loses = fails, loses
+        store.seconds_before |= seconds_before
         store.seconds_after |= seconds_after
         scheduler = Scheduler(
             prepare(jobs, FastAPI()),
