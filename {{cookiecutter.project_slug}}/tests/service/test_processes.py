@@ -167,6 +167,29 @@ def service():
     assert "tidy run 1: ok, and ended" in server.output
 
 
+@pytest.mark.parametrize("variable", ["PORT", "UVICORN_PORT"])
+def test_a_platform_says_the_port(tmp_path: Path, variable: str) -> None:
+    """By PORT, as most do, or as uvicorn calls it."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with Server(tmp_path, port=None, **{variable: f"{port}"}) as server:
+        assert server.url() == f"http://127.0.0.1:{port}"
+
+
+def test_a_client_that_does_not_end_its_request_holds_it_for_two_seconds(tmp_path: Path) -> None:
+    """Its jobs hear of the end only after the clients: without a limit, from the SIGKILL."""
+    with Server(tmp_path) as server:
+        url = server.url()
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as client:
+            client.sendall(b"POST /sessions HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
+            httpx2.get(f"{url}/health/live", trust_env=False)  # by then it has read the other
+            code, seconds = server.end_by(signal.SIGTERM)
+    assert code == BY_SIGTERM
+    assert 2 <= seconds < 4
+    assert "Application shutdown complete" in server.output
+
+
 @pytest.mark.parametrize(
     ("sent", "expected"), [(signal.SIGTERM, BY_SIGTERM), (signal.SIGINT, 0)], ids=["TERM", "INT"]
 )

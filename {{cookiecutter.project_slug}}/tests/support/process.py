@@ -24,26 +24,30 @@ VARIABLES = {name.upper() for name in Settings.model_fields}
 
 
 class Server:
-    """`uvicorn APP --factory` on the loopback, in `folder`, with the settings of `environment`.
+    """`uvicorn APP --factory` on the loopback, in `folder`, with the settings of `environment`; or
+    `python -m app`, where no APP is given.
 
-    Without a port it takes a free one. However its `with` block ends, the process ends with it.
+    Without a port it takes a free one, or that of its environment if it is None. However its `with`
+    block ends, the process ends with it.
     """
 
     def __init__(
         self,
         folder: Path,
-        app: str = "app.main:create_app",
+        app: str | None = None,
         *,
-        port: int = 0,
+        port: int | None = 0,
         **environment: str,
     ) -> None:
-        command = [sys.executable, "-u", "-m", "uvicorn", app, "--factory"]
+        command = ["app"] if app is None else ["uvicorn", app, "--factory"]
+        if port is not None:
+            command += ["--port", str(port)]
         kept = {name: value for name, value in os.environ.items() if name not in VARIABLES}
         file, path = tempfile.mkstemp(".log", dir=folder)
         self._output = Path(path)
         try:
             self._process = subprocess.Popen(  # noqa: S603 -- our own command
-                [*command, "--host", "127.0.0.1", "--port", str(port)],
+                [sys.executable, "-u", "-m", *command, "--host", "127.0.0.1"],
                 cwd=folder,
                 env={**kept, "PYTHONPATH": str(SERVICE), **environment},
                 stdout=file,
