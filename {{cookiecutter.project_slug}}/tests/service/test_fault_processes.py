@@ -144,7 +144,7 @@ def post_session(server: Server) -> int:
 
 def process_of(server: Server) -> int:
     """The number of its process."""
-    return server._process.pid
+    return server.popen.pid
 
 
 def warnings(server: Server) -> list[str]:

@@ -1,19 +1,14 @@
 """The shell as a process: alone, beside others, and when it is told to end."""
 
 import json
-import os
 import signal
 import sqlite3
 import subprocess
-import sys
-import tempfile
 import time
 from contextlib import ExitStack, closing
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from support.process import POLL_SECONDS, REAL_SECONDS_MAX, SERVICE, VARIABLES, Server
+from support.process import POLL_SECONDS, REAL_SECONDS_MAX, Process, Server
 
 # A service and its shell. One job is hardly ever due. The other says in a file that it has begun,
 # and waits if it is told to.
@@ -44,49 +39,17 @@ if __name__ == "__main__":
 """
 
 
-class Command:
+class Command(Process):
     """A command of the shell, under way in `folder`: of the service there, if it has one."""
 
     def __init__(self, folder: Path, *words: str, **environment: str) -> None:
         program = ["service.py"] if (folder / "service.py").exists() else ["-m", "app.cron"]
-        kept = {name: value for name, value in os.environ.items() if name not in VARIABLES}
-        file, path = tempfile.mkstemp(".log", dir=folder)
-        self._errors = Path(path)
-        try:
-            self.process = subprocess.Popen(  # noqa: S603 -- our own command
-                [sys.executable, *program, *words],
-                cwd=folder,
-                env={**kept, "PYTHONPATH": str(SERVICE), **environment},
-                stdout=subprocess.PIPE,
-                stderr=file,
-                text=True,
-            )
-        finally:
-            os.close(file)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.process.kill()
-        self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        super().__init__(folder, *program, *words, environment=environment, stdout=subprocess.PIPE)
 
     def end(self) -> tuple[int, str]:
-        """Wait until it ends: its exit code, and its output."""
-        output, _ = self.process.communicate(timeout=REAL_SECONDS_MAX)
-        return self.process.returncode, output
-
-    @property
-    def errors(self) -> str:
-        """What it has written to standard error, its log too."""
-        return self._errors.read_text("utf-8")
+        """Wait until it ends: its exit code, and its standard output. `output` is the other one."""
+        output, _ = self.popen.communicate(timeout=REAL_SECONDS_MAX)
+        return self.popen.returncode, output
 
 
 def end(folder: Path, *words: str, **environment: str) -> tuple[int, str]:
@@ -107,7 +70,7 @@ def test_it_lists_the_jobs_of_a_new_service(tmp_path: Path) -> None:
     """In an empty folder, where nothing has ever run."""
     with Command(tmp_path, "list") as command:
         code, output = command.end()
-        assert (code, command.errors) == (0, "")
+        assert (code, command.output) == (0, "")
     assert [line.split()[:1] for line in output.splitlines()[:3]] == [
         ["JOB"],
         ["expire_sessions"],
@@ -121,7 +84,7 @@ def test_it_runs_a_job_of_the_service(tmp_path: Path) -> None:
     with Command(tmp_path, "run", "expire_sessions") as command:
         code, output = command.end()
         assert (code, output[:42]) == (0, "expire_sessions run 1: ok, deleted 0, afte")
-        assert "INFO expire_sessions run 1: ok, deleted 0; next in " in command.errors
+        assert "INFO expire_sessions run 1: ok, deleted 0; next in " in command.output
 
 
 def test_sigterm_ends_a_run(tmp_path: Path) -> None:
@@ -129,9 +92,9 @@ def test_sigterm_ends_a_run(tmp_path: Path) -> None:
     (tmp_path / "service.py").write_text(TIDY)
     with Command(tmp_path, "run", "tidy", CRON_GRACE_SECONDS="0.1", TIDY_SECONDS="60") as command:
         wait_for(tmp_path / "begun")
-        command.process.send_signal(signal.SIGTERM)
+        command.popen.send_signal(signal.SIGTERM)
         assert command.end() == (143, "")
-        assert "Traceback" not in command.errors
+        assert "Traceback" not in command.output
     _, output = end(tmp_path, "history", "tidy", "--json")
     assert [run["outcome"] for run in json.loads(output)] == ["interrupted"]
 
@@ -143,7 +106,7 @@ def test_it_does_not_run_what_a_server_runs(tmp_path: Path) -> None:
         wait_for(tmp_path / "begun")
         with Command(tmp_path, "run", "tidy") as command:
             assert command.end() == (75, "")
-            assert "\ntidy is running elsewhere, in " in command.errors
+            assert "\ntidy is running elsewhere, in " in command.output
     assert (tmp_path / "begun").read_text() == "tidy\n"
 
 
@@ -177,16 +140,16 @@ def test_it_logs_what_it_could_not_run(tmp_path: Path) -> None:
         )
     with Command(tmp_path, "run-due", "expire_sessions") as command:
         assert command.end() == (1, "")
-        assert "ERROR cron: run-due has failed with expire_sessions\nTraceback" in command.errors
+        assert "ERROR cron: run-due has failed with expire_sessions\nTraceback" in command.output
 
 
 def test_it_ends_when_nobody_reads_it(tmp_path: Path) -> None:
     """As after `| head`: without a word, and with the code of SIGPIPE."""
     with Command(tmp_path, "list", PYTHONUNBUFFERED="") as command:
-        assert command.process.stdout is not None
-        command.process.stdout.close()  # long before it has begun to write
-        assert command.process.wait(REAL_SECONDS_MAX) == 141
-        assert command.errors == ""
+        assert command.popen.stdout is not None
+        command.popen.stdout.close()  # long before it has begun to write
+        assert command.popen.wait(REAL_SECONDS_MAX) == 141
+        assert command.output == ""
 
 
 def test_nobody_who_leaves_ends_a_run(tmp_path: Path) -> None:
@@ -194,10 +157,10 @@ def test_nobody_who_leaves_ends_a_run(tmp_path: Path) -> None:
     (tmp_path / "service.py").write_text(TIDY)
     environment = {"PYTHONUNBUFFERED": "1", "CRON_GRACE_SECONDS": "0", "TIDY_SECONDS": "0.5"}
     with Command(tmp_path, "run-due", **environment) as command:
-        assert command.process.stdout is not None
-        command.process.stdout.close()
-        assert command.process.wait(REAL_SECONDS_MAX) == 141
-        assert "Traceback" not in command.errors
+        assert command.popen.stdout is not None
+        command.popen.stdout.close()
+        assert command.popen.wait(REAL_SECONDS_MAX) == 141
+        assert "Traceback" not in command.output
     _, output = end(tmp_path, "history", "tidy", "--json")
     assert [run["outcome"] for run in json.loads(output)] == ["ok"]
 

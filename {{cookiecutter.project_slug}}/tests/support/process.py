@@ -23,35 +23,27 @@ SERVICE = Path(__file__).parents[2]
 VARIABLES = {name.upper() for name in Settings.model_fields}
 
 
-class Server:
-    """`uvicorn APP --factory` on the loopback, in `folder`, with the settings of `environment`; or
-    `python -m app`, where no APP is given.
+class Process:
+    """Python with these arguments, in `folder`, with the settings of `environment`.
 
-    Without a port it takes a free one, or that of its environment if it is None. However its `with`
-    block ends, the process ends with it.
+    `output` is what it writes, but to a `stdout` of its own. However its `with` block ends, the
+    process ends with it.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        app: str | None = None,
-        *,
-        port: int | None = 0,
-        **environment: str,
+        self, folder: Path, *arguments: str, environment: dict[str, str], stdout: int | None = None
     ) -> None:
-        command = ["app"] if app is None else ["uvicorn", app, "--factory"]
-        if port is not None:
-            command += ["--port", str(port)]
         kept = {name: value for name, value in os.environ.items() if name not in VARIABLES}
         file, path = tempfile.mkstemp(".log", dir=folder)
         self._output = Path(path)
         try:
-            self._process = subprocess.Popen(  # noqa: S603 -- our own command
-                [sys.executable, "-u", "-m", *command, "--host", "127.0.0.1"],
+            self.popen = subprocess.Popen(  # noqa: S603 -- our own command
+                [sys.executable, *arguments],
                 cwd=folder,
                 env={**kept, "PYTHONPATH": str(SERVICE), **environment},
-                stdout=file,
+                stdout=file if stdout is None else stdout,
                 stderr=file,
+                text=True,
             )
         finally:
             os.close(file)
@@ -65,13 +57,37 @@ class Server:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._process.kill()
-        self._process.wait()
+        self.popen.kill()
+        self.popen.wait()
+        if self.popen.stdout is not None:
+            self.popen.stdout.close()
 
     @property
     def output(self) -> str:
         """All that it has written so far."""
         return self._output.read_text("utf-8")
+
+
+class Server(Process):
+    """`uvicorn APP --factory` on the loopback or, where no APP is given, `python -m app`.
+
+    Without a port it takes a free one, or that of its environment if it is None.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        app: str | None = None,
+        *,
+        port: int | None = 0,
+        **environment: str,
+    ) -> None:
+        command = ["app"] if app is None else ["uvicorn", app, "--factory"]
+        if port is not None:
+            command += ["--port", str(port)]
+        super().__init__(
+            folder, "-u", "-m", *command, "--host", "127.0.0.1", environment=environment
+        )
 
     def url(self) -> str:
         """Where it answers, once it does."""
@@ -81,7 +97,7 @@ class Server:
         """Wait until the output has what the pattern describes, and give its first group."""
         deadline = time.monotonic() + REAL_SECONDS_MAX
         while not (found := re.search(pattern, self.output)):
-            assert self._process.poll() is None, f"it has ended:\n{self.output}"
+            assert self.popen.poll() is None, f"it has ended:\n{self.output}"
             assert time.monotonic() < deadline, f"there is no {pattern!r}:\n{self.output}"
             time.sleep(POLL_SECONDS)
         return found[found.re.groups and 1]
@@ -89,12 +105,12 @@ class Server:
     def wait_for_end(self) -> int:
         """Wait until it ends by itself: 0 or more is its exit code, -15 means: by SIGTERM."""
         try:
-            return self._process.wait(REAL_SECONDS_MAX)
+            return self.popen.wait(REAL_SECONDS_MAX)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"it does not end:\n{self.output}") from None
 
     def end_by(self, signal_: signal.Signals) -> tuple[int, float]:
         """Send the signal; give how it ended, as `wait_for_end`, and after how many seconds."""
         sent = time.monotonic()
-        self._process.send_signal(signal_)
+        self.popen.send_signal(signal_)
         return self.wait_for_end(), time.monotonic() - sent
