@@ -113,10 +113,12 @@ class SqlStore(Records):
             )
             connection.execute(END, {"batch": ended})
             connection.execute(END_RUN, {"batch": ended})
-            # Not all that is left over: what was recorded, but never answered, is sent again.
-            lost = connection.execute(LOST, {"batch": batch, "owner": self._owner}).scalars()
+            lost = set[str]()
+            if len(due) < len(finishes):  # not all of the rest: an unanswered end is sent again
+                gone = connection.execute(LOST, {"batch": batch, "owner": self._owner})
+                lost = set(gone.scalars())
             jobs = [self._jobs[end.name] for end in finishes]
-            return self._put_right(connection, now, jobs), set(lost)
+            return self._put_right(connection, now, jobs), lost
 
         return await self._write(finish)
 
