@@ -187,6 +187,11 @@ class Server:
         answer = self.get("/health/live")
         return answer.status_code, answer.json()["cron"]
 
+    def away_seconds(self) -> int:
+        """Return for how long it has been without its database."""
+        found = re.search(r"away for (\d+) s", self.alive()[1])
+        return int(found[1]) if found else 0
+
     def warnings(self) -> list[str]:
         """Return what the app's log warns of, or worse, without the time."""
         lines = (line.split(" ", 2)[-1] for line in self.log.read_text().splitlines())
@@ -232,7 +237,7 @@ def tell(folder: Path) -> dict[str, object]:
         seen["created when full"] = [server.create() for server in both]
         seen["read when full"] = [server.get("/sessions/none").status_code for server in both]
         seen["ready when full"] = [server.get("/health/ready").status_code for server in both]
-        time.sleep(5)
+        wait_until(lambda: all(server.away_seconds() >= 5 for server in both))
         seen["alive when full"] = [server.alive() for server in both]
         (disk / "ballast").unlink()
         began = time.monotonic()

@@ -23,7 +23,6 @@ from support.stores import (
     LEASE,
     NOW,
     claim,
-    cron_database,
     first_in,
     on_each_statement,
     sql_store,
@@ -75,19 +74,6 @@ class Watch(SystemClock):
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         self.seconds += seconds
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Where the database is."""
-    return tmp_path / "app.db"
-
-
-@pytest.fixture
-def database(path: Path) -> Iterator[Database]:
-    """A database with the engine's tables."""
-    with cron_database(path) as database:
-        yield database
 
 
 @pytest.fixture

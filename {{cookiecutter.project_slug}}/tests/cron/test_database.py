@@ -1,6 +1,7 @@
 """The database: real files, real threads. What must wait waits for an event, never for time."""
 
 import asyncio
+import gc
 import os
 import sqlite3
 import subprocess
@@ -21,12 +22,6 @@ from app.cron.sqlite import is_locked
 
 # After so much real time something is stuck, and the test fails.
 REAL_SECONDS_MAX = 30.0
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Where the database is."""
-    return tmp_path / "app.db"
 
 
 @pytest.fixture
@@ -662,6 +657,29 @@ async def test_a_write_whose_turn_does_not_come_is_not_done(
     gate.set()
     assert await first == "done"
     assert await database.write(read_count) == 0
+
+
+async def test_a_write_that_was_given_up_is_forgotten(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing complains of it later, and one that was cancelled is not done either."""
+    gate, complaints = threading.Event(), list[object]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
+    monkeypatch.setattr("app.cron.database.TURN_SECONDS", 0.05)
+    first = asyncio.create_task(database.write(lambda _: gate.wait(REAL_SECONDS_MAX)))
+    await asyncio.sleep(0)
+    cancelled = asyncio.create_task(database.write(increment))
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    with pytest.raises(DatabaseError):
+        await database.write(increment)
+    gate.set()
+    await first
+    assert await database.write(read_count) == 0
+    assert cancelled.cancelled()
+    await asyncio.sleep(0)
+    gc.collect()
+    assert complaints == []
 
 
 def test_other_trouble_is_not_a_lock(database: Database) -> None:

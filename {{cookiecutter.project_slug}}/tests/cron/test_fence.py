@@ -64,12 +64,6 @@ class Note(Base):
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Where the database is."""
-    return tmp_path / "app.db"
-
-
-@pytest.fixture
 def database(path: Path) -> Iterator[Database]:
     """A database with a table of notes beside the engine's."""
     with cron_database(path) as database:

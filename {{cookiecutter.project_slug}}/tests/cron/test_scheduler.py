@@ -1,6 +1,7 @@
 """The scheduler: what its drivers share, what it runs on demand, what it tells, and how it ends."""
 
 import asyncio
+import gc
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -354,6 +355,25 @@ async def test_who_gives_up_waiting_twice_leaves_no_claim_without_a_run(
         assert asked.cancelled()
         await clock.advance(seconds=1)
         assert await outcomes(one) == ["ok"]
+
+
+async def test_nobody_complains_of_an_end_that_nobody_waits_for(
+    clock: FakeClock, tmp_path: Path
+) -> None:
+    """It could not be recorded, and who asked for the run has gone."""
+    complaints = list[object]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
+    async with replica(
+        clock, tmp_path, tick([]), claims=False, seconds_after={"claim": 0.5}
+    ) as one:
+        one.store.fails = {"finish"}
+        asked = asyncio.create_task(one.scheduler.run("tick"))
+        await clock.advance(seconds=0.2)
+        asked.cancel()
+        await clock.advance(seconds=1)
+    del asked, one
+    gc.collect()
+    assert complaints == []
 
 
 async def test_who_waits_for_a_run_is_told_that_its_end_is_not_recorded(

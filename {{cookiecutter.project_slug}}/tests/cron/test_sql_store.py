@@ -55,19 +55,6 @@ DAY = timedelta(days=1)
 LONG_DUE = -timedelta(days=365)
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Where the database is."""
-    return tmp_path / "app.db"
-
-
-@pytest.fixture
-def database(path: Path) -> Iterator[Database]:
-    """A database with the engine's tables."""
-    with cron_database(path) as database:
-        yield database
-
-
 @pytest_asyncio.fixture
 async def one(database: Database, clock: FakeClock) -> SqlStore:
     """A process."""
