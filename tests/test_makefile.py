@@ -106,3 +106,18 @@ def test_without_a_python_one_line_says_what_is_needed(service: Path, path: Path
     assert process.returncode != 0
     assert ours.startswith("No Python 3.11 to 3.14 with venv runs here")
     assert makes.startswith("make:")
+
+
+def test_run_makes_a_file_for_this_machines_settings_once(service: Path) -> None:
+    """`.env` is a copy of the example; what its user writes into it stays."""
+    (service / ".env.example").write_text("# LOG_LEVEL=INFO\n")
+    (service / ".venv" / "bin").mkdir(parents=True)
+    write_command(service / ".venv" / "bin", "python", "#!/bin/sh\n")
+    (service / ".venv" / "installed").touch()
+    make = ["make", "--old-file", ".venv/installed", "run"]
+    subprocess.run(make, cwd=service, check=True, capture_output=True)
+    assert (service / ".env").read_text() == "# LOG_LEVEL=INFO\n"
+    (service / ".env").write_text("LOG_LEVEL=DEBUG\n")
+    (service / ".env.example").write_text("# newer\n")
+    subprocess.run(make, cwd=service, check=True, capture_output=True)
+    assert (service / ".env").read_text() == "LOG_LEVEL=DEBUG\n"

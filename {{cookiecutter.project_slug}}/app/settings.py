@@ -1,4 +1,4 @@
-"""The settings, from the environment. A wrong value is refused at start, by its variable's name."""
+"""The settings, from the environment and `.env`. A wrong value is refused at start, by its name."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -10,6 +10,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+ENV_FILE = ".env"
+"""In the working directory, for a machine's own values; the environment goes first."""
+
 
 class SettingsError(ValueError):
     """A variable has a wrong value. The message is one line: which, what it is, what is right."""
@@ -18,7 +21,12 @@ class SettingsError(ValueError):
 class Settings(BaseSettings):
     """Each field is read from the variable of its name in capitals, such as DATABASE_URL."""
 
-    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        frozen=True,
+        env_ignore_empty=True,
+        env_file=ENV_FILE,
+        extra="ignore",  # the file has uvicorn's variables too
+    )
 
     database_url: str = "sqlite:///data/app.db"
     """Where the sessions are kept. A relative path is seen from the working directory."""
@@ -71,11 +79,13 @@ class Settings(BaseSettings):
 
 
 def read_settings() -> Settings:
-    """The settings from the environment. Raises SettingsError for wrong values."""
+    """The settings from the environment and `.env`. Raises SettingsError for wrong values."""
     try:
         return Settings()
     except ValidationError as error:
         raise SettingsError("; ".join(_in_a_line(problem) for problem in error.errors())) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{ENV_FILE} cannot be read: {error}") from None
 
 
 def _in_a_line(problem: ErrorDetails) -> str:

@@ -40,7 +40,7 @@ def test_ctrl_c_ends_it_with_code_0(tmp_path: Path) -> None:
 def test_all_its_lines_are_json_where_that_is_wanted(tmp_path: Path) -> None:
     """With LOG_FORMAT=json the lines of uvicorn, those of requests too, are objects as well."""
     with Server(tmp_path, LOG_FORMAT="json", CRON_ENABLED="false") as server:
-        httpx2.get(f"{server.url()}/health/live?a=%22", trust_env=False)
+        httpx2.get(f"{server.url()}/sessions/none?a=%22", trust_env=False)
         server.end_by(signal.SIGINT)
     loggers = {json.loads(line)["logger"] for line in server.output.splitlines()}
     assert loggers == {"app.main", "uvicorn.error", "uvicorn.access"}
@@ -174,6 +174,18 @@ def test_a_platform_says_the_port(tmp_path: Path, variable: str) -> None:
         port = free.getsockname()[1]
     with Server(tmp_path, port=None, **{variable: f"{port}"}) as server:
         assert server.url() == f"http://127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize("variable", ["PORT", "UVICORN_PORT"])
+def test_the_environment_says_the_port_before_the_file(tmp_path: Path, variable: str) -> None:
+    """`.env` may hold uvicorn's variables; it says only what the environment does not."""
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("", 0)) as two:
+        in_file, in_environment = one.getsockname()[1], two.getsockname()[1]
+    (tmp_path / ".env").write_text(f"UVICORN_PORT={in_file}\n")
+    with Server(tmp_path, port=None) as server:
+        assert server.url() == f"http://127.0.0.1:{in_file}"
+    with Server(tmp_path, port=None, **{variable: f"{in_environment}"}) as server:
+        assert server.url() == f"http://127.0.0.1:{in_environment}"
 
 
 def test_a_client_that_does_not_end_its_request_holds_it_for_two_seconds(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from app.main import create_app
 from app.settings import Settings, SettingsError, read_settings
+from support.process import SERVICE
 
 WRONG_NUMBERS = ["five", "-1", "nan", "inf", "-inf", "1e999", "0x5", "5 s", "5,0", "\N{BLACK STAR}"]
 
@@ -150,6 +151,50 @@ def test_a_good_value_is_read(
     """Each variable sets what it says, up to its limits."""
     monkeypatch.setenv(variable, value)
     assert getattr(read_settings(), variable.lower()) == read
+
+
+def test_a_file_env_is_read() -> None:
+    """`.env` in the working directory says what the environment does not."""
+    Path(".env").write_text("# mine\nLOG_LEVEL=debug\nexport CRON_SEED='a seed'\nCRON_THREADS=\n")
+    settings = read_settings()
+    assert (settings.log_level, settings.cron_seed) == ("DEBUG", "a seed")
+    assert settings.cron_threads == 8
+
+
+def test_the_environment_goes_before_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is set for one start holds for it."""
+    Path(".env").write_text("LOG_LEVEL=DEBUG\n")
+    monkeypatch.setenv("LOG_LEVEL", "ERROR")
+    assert read_settings().log_level == "ERROR"
+
+
+def test_what_else_is_in_the_file_is_for_others() -> None:
+    """uvicorn reads its own variables."""
+    Path(".env").write_text("UVICORN_PORT=9000\nANYTHING=else\n")
+    assert read_settings() == Settings()
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [(b"CRON_THREADS=zero", r"CRON_THREADS='zero': "), (b"A=\xff", r"\.env cannot be read: ")],
+    ids=["wrong", "unreadable"],
+)
+def test_a_file_that_will_not_do_is_refused_in_one_line(content: bytes, problem: str) -> None:
+    """As a variable is that will not do."""
+    Path(".env").write_bytes(content)
+    with pytest.raises(SettingsError, match=f"^{problem}[^\n]*$"):
+        read_settings()
+
+
+def test_the_example_shows_the_defaults() -> None:
+    """Each setting is in .env.example, and would read there as if it were not."""
+    lines = (SERVICE / ".env.example").read_text("utf-8").splitlines()
+    values = [line.removeprefix("# ") for line in lines if re.match(r"# [A-Z_]+=", line)]
+    defaults = read_settings()
+    Path(".env").write_text("\n".join(values))
+    assert read_settings() == defaults
+    names = {value.partition("=")[0].lower() for value in values}
+    assert names == {*Settings.model_fields, "uvicorn_host", "uvicorn_port"}
 
 
 def test_the_url_names_the_file() -> None:
