@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
+from typing import cast
 
 from app.settings import Settings
 
@@ -36,6 +37,15 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
+def is_news(record: logging.LogRecord) -> bool:
+    """False for a line of uvicorn's access log on a probe that went well: one comes every 5 s."""
+    try:
+        _, _, path, _, status = cast("tuple[object, ...]", record.args)
+    except (TypeError, ValueError):
+        return True
+    return not (str(path).startswith("/health/") and status == 200)
+
+
 def set_up_logs(settings: Settings) -> None:
     """Write the app's log to standard error, as the settings say. The root logger is left alone."""
     handler = logging.StreamHandler(sys.stderr)
@@ -43,6 +53,7 @@ def set_up_logs(settings: Settings) -> None:
     logger = logging.getLogger("app")
     logger.handlers = [handler]
     logger.setLevel(settings.log_level)
+    logging.getLogger("uvicorn.access").addFilter(is_news)
     if settings.log_format == "json":  # then the server's lines too
         for name in SERVER_LOGGERS:
             for server_handler in logging.getLogger(name).handlers:

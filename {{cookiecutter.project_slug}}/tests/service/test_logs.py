@@ -271,3 +271,33 @@ def text_lines(capsys: Capture) -> list[str]:
 def json_lines(capsys: Capture) -> list[dict[str, Any]]:
     """What has been logged since the last look, each line as the object that it must be."""
     return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "logged"),
+    [
+        ("/health/live", 200, False),
+        ("/health/ready", 200, False),
+        ("/health/ready", 503, True),
+        ("/healthy", 200, True),
+        ("/sessions", 201, True),
+    ],
+)
+def test_probes_that_go_well_are_not_logged(
+    settings: Settings, caplog: pytest.LogCaptureFixture, path: str, status: int, logged: bool
+) -> None:
+    """They come every few seconds and would hide what jobs and clients do."""
+    create_app(settings)
+    arguments = ("127.0.0.1:50000", "GET", path, "1.1", status)  # uvicorn's own
+    logging.getLogger("uvicorn.access").info('%s - "%s %s HTTP/%s" %d', *arguments)
+    assert bool(caplog.records) == logged
+
+
+def test_what_else_uvicorn_logs_there_is_let_through(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A line that has another form is no probe's."""
+    create_app(settings)
+    logging.getLogger("uvicorn.access").info("anything")
+    logging.getLogger("uvicorn.access").info("%s of %s", 1, 2)
+    assert [record.message for record in caplog.records] == ["anything", "1 of 2"]
