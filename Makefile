@@ -42,7 +42,7 @@ $(INSTALLED): requirements-dev.txt
 lock:
 	$(MAKE) -C "$(SERVICE)" lock
 	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
-		--no-emit-index-url --no-header requirements-dev.in -o requirements-dev.txt
+		--no-emit-index-url requirements-dev.in -o requirements-dev.txt
 
 clean:
 	rm -rf .venv .cache

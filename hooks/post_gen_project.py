@@ -5,7 +5,10 @@ from pathlib import Path
 
 ANSWERS = json.loads(r"""{{ cookiecutter | jsonify }}""")  # exact: pre_gen_project.py says why
 
-CI_FILES = {"GitHub": ".github/workflows/ci.yml", "GitLab": ".gitlab-ci.yml"}
+CI_FILES = {
+    "GitHub": [".github/workflows/ci.yml", ".github/dependabot.yml"],
+    "GitLab": [".gitlab-ci.yml"],
+}
 
 NEXT = """
 {slug} is ready. Next:
@@ -29,9 +32,10 @@ def prune(file: Path) -> None:
 
 def main() -> None:
     """Prune, then speak."""
-    for ci, file in CI_FILES.items():
+    for ci, files in CI_FILES.items():
         if ci != ANSWERS["ci"]:
-            prune(Path(file))
+            for file in files:
+                prune(Path(file))
     # Only cookiecutter names an output folder. cruft does not, and also runs this file in a
     # temporary folder at each update, where the words would be wrong.
     if "_output_dir" in ANSWERS:

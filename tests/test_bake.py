@@ -19,6 +19,7 @@ from cookiecutter.main import cookiecutter  # type: ignore[import-untyped]
 
 from tools import bake as baking
 from tools.bake import TEMPLATE, bake, copy_template
+from tools.pythons import SUPPORTED
 
 QUESTIONS: dict[str, Any] = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
 CHOICES: dict[str, list[str]] = {
@@ -31,7 +32,11 @@ ALL_CHOICES = [
     dict(zip(CHOICES, choices, strict=True)) for choices in itertools.product(*CHOICES.values())
 ]
 
-CI_FILES = {"GitHub": {".github/workflows/ci.yml"}, "GitLab": {".gitlab-ci.yml"}, "none": set()}
+CI_FILES = {
+    "GitHub": {".github/workflows/ci.yml", ".github/dependabot.yml"},
+    "GitLab": {".gitlab-ci.yml"},
+    "none": set(),
+}
 
 # sha256 of the words of the licenses' texts in the SPDX list, joined by single spaces, without the
 # line that names the copyright holder.
@@ -94,6 +99,7 @@ def test_every_set_of_choices_is_in_the_service_as_answered(
     assert license_.removeprefix("LicenseRef-") == answers["license"]
     assert (service / ".python-version").read_text() == f"{answers['python_version']}\n"
     assert {name for name in files(service) if name.startswith(".git")} == {
+        ".gitattributes",
         ".gitignore",
         *CI_FILES[answers["ci"]],
     }
@@ -270,16 +276,48 @@ def test_both_ci_run_the_same_checks(bakery: Bakery) -> None:
     """GitHub and GitLab call the same targets of the Makefile."""
     github = yaml.safe_load((bakery({}) / ".github/workflows/ci.yml").read_text())
     gitlab = yaml.safe_load((bakery({"ci": "GitLab"}) / ".gitlab-ci.yml").read_text())
-    steps = github["jobs"]["check"]["steps"]
-    assert [step["run"] for step in steps if "run" in step] == gitlab["check"]["script"]
+    host = " HOST=docker"  # where GitLab's engine publishes ports
+    assert gitlab["check-image"]["script"] == [f"make check-image{host}"]
+    for name, job in github["jobs"].items():
+        commands = [command.removesuffix(host) for command in gitlab[name]["script"]]
+        assert commands == [step["run"] for step in job["steps"] if "run" in step]
+
+
+def test_both_ci_test_on_the_same_pythons(bakery: Bakery) -> None:
+    """All that are supported."""
+    github = yaml.safe_load((bakery({}) / ".github/workflows/ci.yml").read_text())
+    gitlab = yaml.safe_load((bakery({"ci": "GitLab"}) / ".gitlab-ci.yml").read_text())
+    assert github["jobs"]["test"]["strategy"]["matrix"]["python"] == list(SUPPORTED)
+    assert gitlab["test"]["parallel"]["matrix"] == [{"PYTHON_VERSION": list(SUPPORTED)}]
 
 
 def test_gitlab_runs_the_chosen_python(bakery: Bakery) -> None:
     """Its image is of the version that .python-version holds."""
     service = bakery({"ci": "GitLab", "python_version": "3.12"})
-    assert yaml.safe_load((service / ".gitlab-ci.yml").read_text())["check"]["image"] == (
-        "python:3.12"
+    gitlab = yaml.safe_load((service / ".gitlab-ci.yml").read_text())
+    assert gitlab["default"]["image"] == "python:3.12"
+
+
+@pytest.mark.parametrize("version", CHOICES["python_version"])
+def test_the_image_has_the_chosen_python(bakery: Bakery, version: str) -> None:
+    """It is the one that .python-version holds, and there is no other in the Dockerfile."""
+    dockerfile = (bakery({"python_version": version}) / "Dockerfile").read_text()
+    assert re.findall(r"^FROM (\S+)", dockerfile, re.M) == [
+        f"python:{version}-slim",
+        "base",
+        "base",
+    ]
+
+
+def test_make_and_compose_name_the_same_image(tmp_path: Path) -> None:
+    """That of the project: what `make image` builds, `docker compose up` starts."""
+    service = bake(tmp_path, project_slug="orders_2")
+    compose = yaml.safe_load((service / "compose.yaml").read_text())
+    assert compose["services"]["app"]["image"] == "orders_2"
+    done = subprocess.run(
+        ["make", "--dry-run", "image"], cwd=service, check=True, capture_output=True, text=True
     )
+    assert done.stdout == "docker build --tag orders_2 .\n"
 
 
 def test_the_last_words_say_what_to_type(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
