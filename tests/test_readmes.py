@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.engine import compose_environment, docker, need_engine
 from tools.bake import TEMPLATE, bake, copy_template
 
 REAL_SECONDS_MAX = 120.0
@@ -110,6 +111,53 @@ def test_the_service_answers_as_its_readme_says(project: Path) -> None:
         assert '"user":"ada"' in run(create, project, NO_PROXY="*")
         assert '"status":"ok"' in run(live, project, NO_PROXY="*")
         assert '"status":"ok"' in run(ready, project, NO_PROXY="*")
+
+
+# The engine may have no network of its own, and the ports of this machine are not the tests'.
+COMPOSE_OVERRIDE = """
+services:
+  app:
+    network_mode: none
+    ports: !reset []
+"""
+
+
+@pytest.mark.xdist_group("compose")
+def test_the_container_is_used_as_the_readme_says(tmp_path: Path) -> None:
+    """It is healthy, its jobs are listed, and it is stopped. It has been built before, by make.
+
+    Compose cannot build where the engine is old or needs another network for that.
+    """
+    need_engine()
+    service = bake(tmp_path, project_slug="readme-test")
+    (service / "override.yaml").write_text(COMPOSE_OVERRIDE)
+    [lines] = [block for block in blocks(service / "README.md", "sh") if "compose" in block]
+    environment = {**compose_environment(), "COMPOSE_FILE": "compose.yaml:override.yaml"}
+    try:
+        start, look, stop = lines.splitlines()
+        run("make image", service)
+        run(start.replace("--build", "--no-build"), service, **environment)
+        assert "expire_sessions" in run(look, service, **environment)
+        run(stop, service, **environment)
+        assert run("docker compose ps --all --format '{{.ExitCode}}'", service, **environment) == (
+            "0\n"
+        )
+    finally:
+        run("docker compose down --volumes", service, **environment)
+        docker("image", "rm", "--force", "readme-test")
+
+
+def test_a_commit_is_checked_as_the_readme_says(project: Path, tmp_path: Path) -> None:
+    """`pre-commit install`: a commit with a line that lint refuses is not made."""
+    copy = shutil.copytree(project, tmp_path / "copy", symlinks=True)
+    identity = "-c user.name=ada -c user.email=ada@example.com"
+    run(f"git init --quiet && git add . && git {identity} commit --quiet -m 'all'", copy)
+    assert "`pre-commit install`" in (copy / "README.md").read_text("utf-8")
+    run("pre-commit install", copy)
+    (copy / "app" / "jobs" / "bad.py").write_text("import os\n")
+    run(f"git add . && ! git {identity} commit --quiet -m 'bad'", copy)
+    (copy / "app" / "jobs" / "bad.py").write_text('"""Good."""\n')
+    run(f"git add . && git {identity} commit --quiet -m 'good'", copy)
 
 
 def test_a_job_is_added_as_the_readme_says(project: Path, tmp_path: Path) -> None:

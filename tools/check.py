@@ -64,7 +64,7 @@ PARTS = (
     Part("types", ROOT, (("mypy",),)),
     Part("types, service", SERVICE, (("mypy",),)),
     pytest_part("tests, service", SERVICE, CACHE / "tests-service.xml"),
-    pytest_part("tests", ROOT, CACHE / "tests.xml", "-n", "auto"),
+    pytest_part("tests", ROOT, CACHE / "tests.xml", "-n", "auto", "--dist", "loadgroup"),
 )
 
 

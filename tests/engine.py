@@ -1,0 +1,152 @@
+"""A Docker engine, spoken to by its command, and containers that end with their tests."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.machine import lacking
+
+# After so much real time something is stuck, and the test fails.
+REAL_SECONDS_MAX = 120.0
+
+POLL_SECONDS = 0.1
+
+# In the container, so that no port of this machine is needed.
+ASK = """
+import http.client, sys
+connection = http.client.HTTPConnection("127.0.0.1", 8000, timeout=30)
+connection.request(*sys.argv[1:], headers={"Content-Type": "application/json"})
+answer = connection.getresponse()
+print(answer.status, answer.read().decode())
+"""
+
+
+@functools.cache
+def is_there() -> bool:
+    """Say whether there is an engine."""
+    try:
+        return subprocess.run(["docker", "version"], capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+def need_engine() -> None:
+    """Where there is no engine, CI fails, and other machines skip."""
+    if not is_there():
+        lacking("there is no Docker engine here: image, Compose and workflow are untested")
+
+
+@functools.cache
+def has_image(name: str) -> bool:
+    """Say whether the image is there or can be had."""
+    return any(
+        subprocess.run(["docker", *command, name], capture_output=True).returncode == 0
+        for command in (["image", "inspect"], ["pull", "--quiet"])
+    )
+
+
+def docker(*arguments: str, data: bytes | None = None) -> str:
+    """Run a command of Docker's with `data` as its input; it must succeed. Return its output."""
+    done = subprocess.run(["docker", *arguments], input=data, capture_output=True)
+    assert done.returncode == 0, f"docker {' '.join(arguments)}\n{done.stderr.decode()}"
+    return done.stdout.decode()
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> float:
+    """Wait until it is so, and return for how many seconds."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < REAL_SECONDS_MAX, f"it does not come to that: {what}"
+        time.sleep(POLL_SECONDS)
+    return time.monotonic() - began
+
+
+class Container:
+    """A container. It goes at the end of a `with` block."""
+
+    def __init__(self, name: str) -> None:
+        """Take one that is there."""
+        self.name = name
+
+    @classmethod
+    def started(cls, *arguments: str) -> Self:
+        """Start one by `docker run` with these arguments."""
+        return cls(docker("run", "--detach", *arguments).strip())
+
+    def __enter__(self) -> Self:
+        """Hold it."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Remove it, and tell what it has said if something went wrong."""
+        if error is not None:
+            error.add_note(f"the container's log:\n{self.log}")
+        docker("rm", "--force", "--volumes", self.name)
+
+    @property
+    def log(self) -> str:
+        """All that it has written, on both streams, in its order."""
+        command = ["docker", "logs", self.name]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        return done.stdout.decode()
+
+    def inspect(self, field: str) -> Any:
+        """Return a field of what the engine knows of it, such as `State.Pid`."""
+        return json.loads(docker("inspect", "--format", f"{{{{json .{field}}}}}", self.name))
+
+    def run(self, *command: str) -> str:
+        """Run a command in it, which must succeed. Return its output."""
+        return docker("exec", self.name, *command)
+
+    def succeeds(self, *command: str) -> bool:
+        """Say whether a command in it does."""
+        done = subprocess.run(["docker", "exec", self.name, *command], capture_output=True)
+        return done.returncode == 0
+
+    def wait_until_healthy(self) -> float:
+        """Wait for it, and return for how many seconds."""
+
+        def is_healthy() -> bool:
+            state = self.inspect("State")
+            assert state["Running"], "it has ended"
+            return bool(state["Health"]["Status"] == "healthy")
+
+        return wait_until(is_healthy, "it is healthy")
+
+    def ask(self, method: str, path: str, *body: str) -> tuple[int, Any]:
+        """Send a request to the service. Return the code of the answer, and what it holds."""
+        status, _, text = self.run("python", "-c", ASK, method, path, *body).partition(" ")
+        return int(status), json.loads(text or "null")
+
+    def history(self, job: str) -> list[dict[str, Any]]:
+        """Return the runs of a job, the first one first."""
+        runs: list[dict[str, Any]] = json.loads(
+            self.run("python", "-m", "app.cron", "history", job, "--json")
+        )
+        return runs
+
+
+@functools.cache
+def compose_environment() -> dict[str, str]:
+    """Return the environment in which `docker compose` is there, by a package if need be."""
+    environment = dict(os.environ)
+    if subprocess.run(["docker", "compose", "version"], capture_output=True).returncode:
+        folder = Path(sys.prefix, "docker")  # where Docker is told to look for plugins
+        plugin = folder / "cli-plugins" / "docker-compose"
+        plugin.parent.mkdir(parents=True, exist_ok=True)
+        plugin.unlink(missing_ok=True)
+        plugin.symlink_to(Path(sys.prefix, "bin", "docker-compose"))
+        environment["DOCKER_CONFIG"] = str(folder)
+    return environment

@@ -1,0 +1,189 @@
+"""The CI of the generated project: each `run:` step of its workflow, in order, from the bake alone.
+
+Where there is an engine, the checks run in a clean container, as a user without rights, and what
+is about the image runs on the engine itself. Where there is none, the checks run on this machine.
+What the `uses:` steps say is for the linters.
+"""
+
+import io
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.engine import Container, docker, has_image, is_there, need_engine
+from tests.machine import lacking
+from tools import pythons
+from tools.bake import bake
+
+NOT_YET_IN_CI = "3.14"
+
+CONTAINER, MACHINE = "in a clean container", "on this machine"
+
+WAYS = (CONTAINER,) if is_there() else (MACHINE, CONTAINER)
+
+# In a container only what is below HOME can be written.
+RUNNER = "1001:1001"
+HOME, SOURCE = "/home/runner", "/home/runner/work"
+
+Step = Callable[[str], str]
+"""Runs a step, which must succeed, and returns its output."""
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Bake the default service."""
+    return bake(tmp_path_factory.mktemp("workflow"), project_slug="workflow-test")
+
+
+def jobs(service: Path) -> dict[str, Any]:
+    """Return the jobs of the workflow by their identifiers."""
+    text = (service / ".github" / "workflows" / "ci.yml").read_text("utf-8")
+    found: dict[str, Any] = yaml.safe_load(text)["jobs"]
+    return found
+
+
+def steps(service: Path, job: str) -> list[str]:
+    """Return what the `run:` steps of a job say."""
+    return [step["run"] for step in jobs(service)[job]["steps"] if "run" in step]
+
+
+@contextmanager
+def checkout(service: Path, version: str, way: str, folder: Path) -> Iterator[Step]:
+    """Give a copy of the service where its steps run on that Python."""
+    if way == MACHINE:
+        yield on_this_machine(service, version, folder / "work")
+        return
+    need_engine()
+    image = f"python:{version}"
+    if not has_image(image):
+        what = f"the image {image} cannot be had here, the workflow is untested with it"
+        lacking(what, in_ci_too=version == NOT_YET_IN_CI)
+    with Container.started(
+        *("--user", RUNNER, "--env", f"HOME={HOME}", "--env", "CI=true"),
+        *("--tmpfs", f"{HOME}:exec,mode=1777", image, "sleep", "infinity"),
+    ) as container:
+        yield in_container(container, service)
+
+
+def in_container(container: Container, service: Path) -> Step:
+    """Copy the service there, and run each step as GitHub does: until its first error."""
+    files = io.BytesIO()
+    with tarfile.open(fileobj=files, mode="w") as archive:
+        archive.add(service, ".")
+    container.run("mkdir", SOURCE)
+    unpack = ("tar", "--extract", "--no-same-owner", "--directory", SOURCE)
+    docker("exec", "--interactive", container.name, *unpack, data=files.getvalue())
+    return lambda step: container.run("bash", "-e", "-c", f"cd {SOURCE}\n{step}")
+
+
+def on_this_machine(service: Path, version: str, work: Path) -> Step:
+    """Copy the service to `work`; its Makefile is told which Python to take."""
+    interpreter = pythons.find(version)
+    if interpreter is None:
+        lacking(f"Python {version} is not on this machine, the generated suite is untested with it")
+    shutil.copytree(service, work)
+    return lambda step: run(step, work, PYTHON=str(interpreter))
+
+
+def run(step: str, folder: Path, **environment: str) -> str:
+    """Run a step outside of this test run."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTEST_", "PYTHON")) and name != "VIRTUAL_ENV"
+    }
+    done = subprocess.run(
+        ["bash", "-e", "-c", step],
+        cwd=folder,
+        env={**kept, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, f"{step}\n{done.stdout}"
+    return done.stdout
+
+
+def test_each_step_is_run_here(service: Path) -> None:
+    """A job that is added to the workflow needs a test here."""
+    assert {name: steps(service, name) for name in jobs(service)} == {
+        "check": ["make lint", "make types"],
+        "test": ["make test"],
+        "check-image": ["make check-image"],
+    }
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_lint_and_types_are_clean(service: Path, way: str, tmp_path: Path) -> None:
+    """On the Python of .python-version."""
+    version = (service / ".python-version").read_text().strip()
+    with checkout(service, version, way, tmp_path) as step:
+        for command in steps(service, "check"):
+            step(command)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("version", pythons.SUPPORTED)
+def test_its_tests_are_green(service: Path, version: str, way: str, tmp_path: Path) -> None:
+    """All of them, without a warning, with what the hashed list installs.
+
+    But for the one that starts the service as another user: only root can.
+    """
+    with checkout(service, version, way, tmp_path) as step:
+        output = "".join(step(command) for command in steps(service, "test"))
+    assert re.search(r"=+ \d+ passed(, 1 skipped)? in \S+ .*=+\n$", output), output
+
+
+def free_port() -> str:
+    """Return a port of this machine that nobody has."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return str(server.getsockname()[1])
+
+
+def containers() -> str:
+    """Return the names of all containers, also of those that have ended."""
+    return docker("ps", "--all", "--format", "{{.Names}}")
+
+
+def test_the_image_is_built_run_probed_and_stopped(service: Path) -> None:
+    """The answer and the exit code are shown, and nothing is left."""
+    need_engine()
+    for command in steps(service, "check-image"):
+        output = run(command, service, PORT=free_port())
+    assert '{"status":"ok","database":"ok"}\n' in output
+    assert "exit code 0\n" in output
+    assert "workflow-test-check" not in containers()
+
+
+@pytest.mark.parametrize(
+    ("command", "problem"),
+    [
+        ('["sh", "-c", "python -m app; exit 0"]', "exit code 137\n"),
+        ('["sh", "-c", "echo no service; sleep 100"]', "no service\n"),
+    ],
+    ids=["the signal does not arrive", "does not answer"],
+)
+def test_an_image_that_does_not_work_fails(
+    service: Path, tmp_path: Path, command: str, problem: str
+) -> None:
+    """The step shows its log, and leaves nothing."""
+    need_engine()
+    bad = shutil.copytree(service, tmp_path / "bad")
+    dockerfile = bad / "Dockerfile"
+    good, _, _ = dockerfile.read_text("utf-8").rpartition("CMD ")
+    dockerfile.write_text(f"{good}CMD {command}\n")
+    makefile = bad / "Makefile"
+    makefile.write_text(makefile.read_text("utf-8").replace("--retry 30", "--retry 3"))
+    with pytest.raises(AssertionError, match=problem):
+        run("make check-image", bad, PORT=free_port())
+    assert "workflow-test-check" not in containers()
