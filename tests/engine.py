@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -18,10 +19,14 @@ REAL_SECONDS_MAX = 120.0
 
 POLL_SECONDS = 0.1
 
-# In the container, so that no port of this machine is needed.
+NO_RIGHTS = {"CapBnd": "0" * 16, "NoNewPrivs": "1"}
+"""The limits of a container that can gain none, whoever it runs as."""
+
+# In the container, so that no port of this machine is needed. Not by 127.0.0.1: who listens there
+# alone cannot be reached from outside.
 ASK = """
 import http.client, sys
-connection = http.client.HTTPConnection("127.0.0.1", 8000, timeout=30)
+connection = http.client.HTTPConnection("127.0.0.2", 8000, timeout=30)
 connection.request(*sys.argv[1:], headers={"Content-Type": "application/json"})
 answer = connection.getresponse()
 print(answer.status, answer.read().decode())
@@ -109,6 +114,11 @@ class Container:
     def run(self, *command: str) -> str:
         """Run a command in it, which must succeed. Return its output."""
         return docker("exec", self.name, *command)
+
+    def limits(self) -> dict[str, str]:
+        """Return what its first process may gain: capabilities, and by programs that give more."""
+        status = dict(re.findall(r"(\w+):\s*(\S+)", self.run("cat", "/proc/1/status")))
+        return {name: status[name] for name in ("CapBnd", "NoNewPrivs")}
 
     def succeeds(self, *command: str) -> bool:
         """Say whether a command in it does."""

@@ -14,7 +14,15 @@ from typing import Any
 
 import pytest
 
-from tests.engine import Container, compose_environment, docker, has_image, need_engine, wait_until
+from tests.engine import (
+    NO_RIGHTS,
+    Container,
+    compose_environment,
+    docker,
+    has_image,
+    need_engine,
+    wait_until,
+)
 from tests.machine import lacking
 from tools.bake import bake
 
@@ -81,6 +89,7 @@ class Story:
     after_kill: list[Tick]
     killed: str
     restarts: list[int]
+    limits: dict[str, str]
     attempts: dict[str, bool]
 
 
@@ -162,6 +171,7 @@ def live(containers: list[Container]) -> Story:
         after_kill=ticks()[since:],
         killed=killed,
         restarts=[each.inspect("RestartCount") for each in containers],
+        limits=container.limits(),
         attempts={
             "write to the root": container.succeeds("touch", "/file"),
             "write to the code": container.succeeds("touch", "/app/file"),
@@ -207,8 +217,9 @@ def test_who_is_killed_is_started_again(story: Story) -> None:
     assert problems(story.after_kill) == []
 
 
-def test_it_can_write_nothing_but_its_data(story: Story) -> None:
+def test_it_can_write_nothing_but_its_data_and_gain_no_rights(story: Story) -> None:
     """The root file system is read-only; what is temporary goes to memory."""
+    assert story.limits == NO_RIGHTS
     assert story.attempts == {
         "write to the root": False,
         "write to the code": False,

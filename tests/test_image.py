@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.engine import Container, docker, has_image, need_engine, wait_until
+from tests.engine import NO_RIGHTS, Container, docker, has_image, need_engine, wait_until
 from tests.machine import lacking
 from tools.bake import bake
 from tools.pythons import SUPPORTED
@@ -33,7 +33,7 @@ MEGABYTES_MAX = 70
 
 SECRET = "swordfish-3f61"
 
-# No access to anything: what it needs of the machine is a volume.
+# It needs nothing of the machine but the volume that the image declares.
 RIGHTS = (
     *("--read-only", "--tmpfs", "/tmp"),
     *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
@@ -73,8 +73,6 @@ COMPILERS = ("cc", "gcc", "g++", "c++", "clang", "ld", "as", "make", "cargo", "r
 
 FIND = "import json, shutil, sys; print(json.dumps([n for n in sys.argv[1:] if shutil.which(n)]))"
 
-STATUS = ("CapEff", "NoNewPrivs")
-
 
 @dataclass
 class Story:
@@ -87,7 +85,7 @@ class Story:
     megabytes: float
     healthy_seconds: float
     user: str
-    rights: dict[str, str]
+    limits: dict[str, str]
     stop_seconds: float
     exit_code: int
     session: tuple[int, Any]
@@ -115,7 +113,7 @@ def story(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     litter(service)
     subprocess.run(["make", "image"], cwd=service, check=True, capture_output=True)
     try:
-        with Container.started("--volume", "/data", *RIGHTS, slug) as container:
+        with Container.started(*RIGHTS, slug) as container:
             return live(container, service, slug)
     finally:
         docker("image", "rm", "--force", slug)
@@ -136,7 +134,6 @@ def live(container: Container, service: Path, image: str) -> Story:
     """Be the image's first user."""
     healthy_seconds = container.wait_until_healthy()
     user = container.run("id")
-    status = dict(re.findall(r"(\w+):\s*(\S+)", container.run("cat", "/proc/1/status")))
     new = json.dumps({"user": "ada", "ttl_seconds": 3600})
     _, created = container.ask("POST", "/sessions", new)
     wait_until(lambda: bool(container.history("endless")), "the job has begun")
@@ -158,7 +155,7 @@ def live(container: Container, service: Path, image: str) -> Story:
         megabytes=(size_of(image) - size_of(base_of(service))) / 1e6,
         healthy_seconds=healthy_seconds,
         user=user,
-        rights={name: status[name] for name in STATUS},
+        limits=container.limits(),
         stop_seconds=stop_seconds,
         exit_code=exit_code,
         session=container.ask("GET", f"/sessions/{created['id']}"),
@@ -221,7 +218,7 @@ def test_it_runs_as_nobody(story: Story) -> None:
 
 def test_it_needs_no_rights(story: Story) -> None:
     """It has done all this without a capability, and can get none."""
-    assert story.rights == {"CapEff": "0" * 16, "NoNewPrivs": "1"}
+    assert story.limits == NO_RIGHTS
 
 
 def test_it_stops_within_the_time_that_docker_gives(story: Story) -> None:
