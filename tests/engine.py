@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from uuid import uuid4
 
 from tests.machine import lacking
 
@@ -21,6 +22,14 @@ POLL_SECONDS = 0.1
 
 NO_RIGHTS = {"CapBnd": "0" * 16, "NoNewPrivs": "1"}
 """The limits of a container that can gain none, whoever it runs as."""
+
+# For Compose: the engine may have no network, and the ports of this machine are not the tests'.
+COMPOSE_OVERRIDE = """
+services:
+  app:
+    network_mode: none
+    ports: !reset []
+"""
 
 # In the container, so that no port of this machine is needed. Not by 127.0.0.1: who listens there
 # alone cannot be reached from outside.
@@ -40,6 +49,11 @@ def is_there() -> bool:
         return subprocess.run(["docker", "version"], capture_output=True).returncode == 0
     except OSError:
         return False
+
+
+def unique(name: str) -> str:
+    """Return a name that no other test run on the same engine gives to its images."""
+    return f"{name}-{uuid4().hex[:8]}"
 
 
 def need_engine() -> None:

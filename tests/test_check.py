@@ -37,7 +37,7 @@ def pytest_part(tmp_path: Path, text: str) -> check.Part:
     """Make a part that runs one file of tests."""
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     (tmp_path / "test_file.py").write_text(text)
-    return check.pytest_part("tests", tmp_path, tmp_path / "report.xml", "-p", "no:randomly")
+    return check.pytest_part("tests", tmp_path, tmp_path / "report.xml", "-n", "0")
 
 
 def test_tests_are_counted_by_how_they_went(tmp_path: Path) -> None:

@@ -15,12 +15,10 @@ from typing import Any
 
 import pytest
 
-from tests.engine import NO_RIGHTS, Container, docker, has_image, need_engine, wait_until
+from tests.engine import NO_RIGHTS, Container, docker, has_image, need_engine, unique, wait_until
 from tests.machine import lacking
 from tools.bake import bake
-from tools.pythons import SUPPORTED
-
-NOT_YET_IN_CI = "3.14"
+from tools.pythons import NOT_YET_IN_CI, SUPPORTED
 
 HEALTHY_SECONDS_MAX = 10
 STOP_SECONDS_MAX = 10
@@ -108,7 +106,7 @@ def story(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     if not has_image(f"python:{version}-slim"):
         what = f"the image python:{version}-slim cannot be had here, the service's is untested"
         lacking(what, in_ci_too=version == NOT_YET_IN_CI)
-    slug = f"image-test-{version.replace('.', '-')}"
+    slug = unique("image-test")
     service = bake(tmp_path_factory.mktemp("image"), project_slug=slug, python_version=version)
     litter(service)
     subprocess.run(["make", "image"], cwd=service, check=True, capture_output=True)

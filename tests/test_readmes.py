@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine import compose_environment, docker, need_engine
+from tests.engine import COMPOSE_OVERRIDE, compose_environment, docker, need_engine, unique
 from tools.bake import TEMPLATE, bake, copy_template
 
 REAL_SECONDS_MAX = 120.0
@@ -86,8 +86,8 @@ def test_the_make_targets_of_the_readmes_exist() -> None:
     """Each `make x` that a README names is a target of the Makefile beside it."""
     for folder in (TEMPLATE, TEMPLATE / "{{cookiecutter.project_slug}}"):
         text = (folder / "README.md").read_text("utf-8")
-        named = set(re.findall(r"(?:^|`)make ([a-z]+)", text, re.M))
-        targets = set(re.findall(r"^([a-z]+):", (folder / "Makefile").read_text("utf-8"), re.M))
+        named = set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.M))
+        targets = set(re.findall(r"^([a-z-]+):", (folder / "Makefile").read_text("utf-8"), re.M))
         assert named
         assert named <= targets
 
@@ -113,15 +113,6 @@ def test_the_service_answers_as_its_readme_says(project: Path) -> None:
         assert '"status":"ok"' in run(ready, project, NO_PROXY="*")
 
 
-# The engine may have no network of its own, and the ports of this machine are not the tests'.
-COMPOSE_OVERRIDE = """
-services:
-  app:
-    network_mode: none
-    ports: !reset []
-"""
-
-
 @pytest.mark.xdist_group("compose")
 def test_the_container_is_used_as_the_readme_says(tmp_path: Path) -> None:
     """It is healthy, its jobs are listed, and it is stopped. It has been built before, by make.
@@ -129,7 +120,8 @@ def test_the_container_is_used_as_the_readme_says(tmp_path: Path) -> None:
     Compose cannot build where the engine is old or needs another network for that.
     """
     need_engine()
-    service = bake(tmp_path, project_slug="readme-test")
+    slug = unique("readme-test")
+    service = bake(tmp_path, project_slug=slug)
     (service / "override.yaml").write_text(COMPOSE_OVERRIDE)
     [lines] = [block for block in blocks(service / "README.md", "sh") if "compose" in block]
     environment = {**compose_environment(), "COMPOSE_FILE": "compose.yaml:override.yaml"}
@@ -144,13 +136,16 @@ def test_the_container_is_used_as_the_readme_says(tmp_path: Path) -> None:
         )
     finally:
         run("docker compose down --volumes", service, **environment)
-        docker("image", "rm", "--force", "readme-test")
+        docker("image", "rm", "--force", slug)
 
 
-def test_a_commit_is_checked_as_the_readme_says(project: Path, tmp_path: Path) -> None:
+def test_a_commit_is_checked_as_the_readme_says(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`pre-commit install`: a commit with a line that lint refuses is not made."""
     copy = shutil.copytree(project, tmp_path / "copy", symlinks=True)
     identity = "-c user.name=ada -c user.email=ada@example.com"
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     run(f"git init --quiet && git add . && git {identity} commit --quiet -m 'all'", copy)
     assert "`pre-commit install`" in (copy / "README.md").read_text("utf-8")
     run("pre-commit install", copy)

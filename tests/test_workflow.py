@@ -20,12 +20,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.engine import Container, docker, has_image, is_there, need_engine
+from tests.engine import Container, docker, has_image, is_there, need_engine, unique
 from tests.machine import lacking
 from tools import pythons
 from tools.bake import bake
-
-NOT_YET_IN_CI = "3.14"
 
 CONTAINER, MACHINE = "in a clean container", "on this machine"
 
@@ -41,8 +39,8 @@ Step = Callable[[str], str]
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Bake the default service."""
-    return bake(tmp_path_factory.mktemp("workflow"), project_slug="workflow-test")
+    """Bake the default service. Its name is new, as its image will be tagged by it."""
+    return bake(tmp_path_factory.mktemp("workflow"), project_slug=unique("workflow-test"))
 
 
 def jobs(service: Path) -> dict[str, Any]:
@@ -67,7 +65,7 @@ def checkout(service: Path, version: str, way: str, folder: Path) -> Iterator[St
     image = f"python:{version}"
     if not has_image(image):
         what = f"the image {image} cannot be had here, the workflow is untested with it"
-        lacking(what, in_ci_too=version == NOT_YET_IN_CI)
+        lacking(what, in_ci_too=version == pythons.NOT_YET_IN_CI)
     with Container.started(
         *("--user", RUNNER, "--env", f"HOME={HOME}", "--env", "CI=true"),
         *("--tmpfs", f"{HOME}:exec,mode=1777", image, "sleep", "infinity"),
@@ -150,19 +148,22 @@ def free_port() -> str:
         return str(server.getsockname()[1])
 
 
-def containers() -> str:
-    """Return the names of all containers, also of those that have ended."""
-    return docker("ps", "--all", "--format", "{{.Names}}")
+@contextmanager
+def image_of(service: Path) -> Iterator[None]:
+    """Let an image of that service be made; no container of it may be left. It is removed."""
+    need_engine()
+    yield
+    assert docker("ps", "--all", "--quiet", "--filter", f"ancestor={service.name}") == ""
+    docker("image", "rm", "--force", service.name)
 
 
 def test_the_image_is_built_run_probed_and_stopped(service: Path) -> None:
     """The answer and the exit code are shown, and nothing is left."""
-    need_engine()
-    for command in steps(service, "check-image"):
-        output = run(command, service, PORT=free_port())
+    with image_of(service):
+        for command in steps(service, "check-image"):
+            output = run(command, service, PORT=free_port())
     assert '{"status":"ok","database":"ok"}\n' in output
     assert "exit code 0\n" in output
-    assert "workflow-test-check" not in containers()
 
 
 @pytest.mark.parametrize(
@@ -173,17 +174,13 @@ def test_the_image_is_built_run_probed_and_stopped(service: Path) -> None:
     ],
     ids=["the signal does not arrive", "does not answer"],
 )
-def test_an_image_that_does_not_work_fails(
-    service: Path, tmp_path: Path, command: str, problem: str
-) -> None:
+def test_an_image_that_does_not_work_fails(tmp_path: Path, command: str, problem: str) -> None:
     """The step shows its log, and leaves nothing."""
-    need_engine()
-    bad = shutil.copytree(service, tmp_path / "bad")
+    bad = bake(tmp_path, project_slug=unique("workflow-test"))
     dockerfile = bad / "Dockerfile"
     good, _, _ = dockerfile.read_text("utf-8").rpartition("CMD ")
     dockerfile.write_text(f"{good}CMD {command}\n")
     makefile = bad / "Makefile"
     makefile.write_text(makefile.read_text("utf-8").replace("--retry 30", "--retry 3"))
-    with pytest.raises(AssertionError, match=problem):
+    with image_of(bad), pytest.raises(AssertionError, match=problem):
         run("make check-image", bad, PORT=free_port())
-    assert "workflow-test-check" not in containers()

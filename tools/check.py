@@ -54,7 +54,8 @@ class Result:
 
 def pytest_part(name: str, directory: Path, report: Path, *options: str) -> Part:
     """Make a part of one run of pytest."""
-    command = ("pytest", "-p", "no:cacheprovider", f"--junit-xml={report}", *options)
+    everywhere = ("-n", "auto", "--dist", "loadgroup")  # a test on each core
+    command = ("pytest", "-p", "no:cacheprovider", f"--junit-xml={report}", *everywhere, *options)
     return Part(name, directory, (command,), report)
 
 
@@ -64,7 +65,7 @@ PARTS = (
     Part("types", ROOT, (("mypy",),)),
     Part("types, service", SERVICE, (("mypy",),)),
     pytest_part("tests, service", SERVICE, CACHE / "tests-service.xml"),
-    pytest_part("tests", ROOT, CACHE / "tests.xml", "-n", "auto", "--dist", "loadgroup"),
+    pytest_part("tests", ROOT, CACHE / "tests.xml"),
 )
 
 

@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.ops import healthcheck
-from support.process import Process, Server
-
-VARIABLES = ("UVICORN_PORT", "PORT")
+from support.process import VARIABLES, Process, Server
 
 
 @contextmanager
@@ -99,6 +97,12 @@ def test_it_asks_on_the_port_of_the_server(
         monkeypatch.setenv(name, value)
     assert healthcheck.main() == f"port {port} does not answer: refused"
     assert asked == [("localhost", port)]
+
+
+def test_a_port_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a line, as what does not answer."""
+    monkeypatch.setenv("PORT", "http")
+    assert healthcheck.main() == "port http does not answer: nonnumeric port: 'http'"
 
 
 def test_the_command_says_nothing_of_a_server_that_lives(tmp_path: Path) -> None:

@@ -188,6 +188,15 @@ def test_the_environment_says_the_port_before_the_file(tmp_path: Path, variable:
         assert server.url() == f"http://127.0.0.1:{in_environment}"
 
 
+def test_the_file_says_the_port_as_a_platform_does(tmp_path: Path) -> None:
+    """PORT means the same in `.env`."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    (tmp_path / ".env").write_text(f"PORT={port}\n")
+    with Server(tmp_path, port=None) as server:
+        assert server.url() == f"http://127.0.0.1:{port}"
+
+
 def test_a_client_that_does_not_end_its_request_holds_it_for_two_seconds(tmp_path: Path) -> None:
     """Its jobs hear of the end only after the clients: without a limit, from the SIGKILL."""
     with Server(tmp_path) as server:

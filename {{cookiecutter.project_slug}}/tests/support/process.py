@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,25 +21,35 @@ POLL_SECONDS = 0.02
 
 SERVICE = Path(__file__).parents[2]
 
-VARIABLES = {name.upper() for name in Settings.model_fields}
+# What the environment of who runs the tests says of these is not for the service.
+VARIABLES = {name.upper() for name in Settings.model_fields} | {
+    "PORT",
+    "UVICORN_HOST",
+    "UVICORN_PORT",
+}
 
 
 class Process:
     """Python with these arguments, in `folder`, with the settings of `environment`.
 
     `output` is what it writes, but to a `stdout` of its own. However its `with` block ends, the
-    process ends with it.
+    process ends with it. `before` is a command that becomes the one after it, as `nice` does.
     """
 
     def __init__(
-        self, folder: Path, *arguments: str, environment: dict[str, str], stdout: int | None = None
+        self,
+        folder: Path,
+        *arguments: str,
+        environment: dict[str, str],
+        stdout: int | None = None,
+        before: Sequence[str] = (),
     ) -> None:
         kept = {name: value for name, value in os.environ.items() if name not in VARIABLES}
         file, path = tempfile.mkstemp(".log", dir=folder)
         self._output = Path(path)
         try:
             self.popen = subprocess.Popen(  # noqa: S603 -- our own command
-                [sys.executable, *arguments],
+                [*before, sys.executable, *arguments],
                 cwd=folder,
                 env={**kept, "PYTHONPATH": str(SERVICE), **environment},
                 stdout=file if stdout is None else stdout,
@@ -80,14 +91,14 @@ class Server(Process):
         app: str | None = None,
         *,
         port: int | None = 0,
+        before: Sequence[str] = (),
         **environment: str,
     ) -> None:
         command = ["app"] if app is None else ["uvicorn", app, "--factory"]
         if port is not None:
             command += ["--port", str(port)]
-        super().__init__(
-            folder, "-u", "-m", *command, "--host", "127.0.0.1", environment=environment
-        )
+        command += ["--host", "127.0.0.1"]
+        super().__init__(folder, "-u", "-m", *command, environment=environment, before=before)
 
     def url(self) -> str:
         """Where it answers, once it does."""
