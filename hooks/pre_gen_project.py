@@ -40,8 +40,8 @@ FORBIDDEN_CATEGORIES = {"Cc", "Cs", "Zl", "Zp"}
 
 SLUG = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
 
-# Windows opens a device, not a folder, by these names.
-DEVICE = re.compile(r"con|prn|aux|nul|(?:com|lpt)[0-9]")
+# Windows opens a device, not a folder, by these names; Docker makes no image of the last one.
+RESERVED = re.compile(r"con|prn|aux|nul|(?:com|lpt)[0-9]|scratch")
 
 WORD = r"[^\s@\"(),:;<>\[\\\].]+"
 LABEL = r"[^\W_]+(?:-+[^\W_]+)*"
@@ -60,8 +60,8 @@ def broken_rule(question: str, answer: object) -> str | None:
         return None if question in MAY_BE_EMPTY else "must not be empty"
     if question == "project_slug" and not SLUG.fullmatch(answer):
         return "must be lower-case letters and digits, with single - or _ between them"
-    if question == "project_slug" and DEVICE.fullmatch(answer):
-        return "must not be the name of a Windows device"
+    if question == "project_slug" and RESERVED.fullmatch(answer):
+        return "must not be a name that Windows or Docker has reserved"
     if question == "author_email" and not EMAIL.fullmatch(answer):
         return "must be empty or an email address"
     return None

@@ -1,33 +1,38 @@
 """What is answered at cookiecutter's prompts: refused in one line, or in the service as exact data.
 
 Answers go through the prompts because cookiecutter renders those of its command line as Jinja.
+`pytest -s` or `pytest -rA` shows how many sets of answers were tried, and what became of them.
 """
 
-import contextlib
 import json
+import logging
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import pytest
+import yaml
 from cookiecutter.exceptions import FailedHookException  # type: ignore[import-untyped]
 from cookiecutter.main import cookiecutter  # type: ignore[import-untyped]
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from packaging.utils import canonicalize_name
+from slugify import slugify
 
-from tools.bake import TEMPLATE, copy_template
+from tests.template import ASKED, CHOICES, PARSERS, QUESTIONS, files, is_copied, pruned, tree
+from tools.bake import copy_template
 
-QUESTIONS: dict[str, Any] = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
-
-# A bake takes a quarter of a second: few in a normal run, more where time allows.
-EXAMPLES = int(os.environ.get("ANSWER_EXAMPLES", "20"))
+# How many sets of answers are tried, and how many services get their own lint and types.
+EXAMPLES = int(os.environ.get("ANSWER_EXAMPLES", "300"))
+LINTED = int(os.environ.get("ANSWER_LINTED", "3"))
 
 # cookiecutter removes a refused folder with an argument that Python 3.12 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:.*onerror:DeprecationWarning")
@@ -39,6 +44,8 @@ EXAMPLE = {
     "author_name": "Ada Lovelace",
     "author_email": "ada@example.com",
 }
+
+PLACEHOLDER = re.compile(r"\{\{ cookiecutter\.(\w+) \}\}")
 
 HOSTILE = [
     """ ' " ''' \"\"\" """,
@@ -56,6 +63,9 @@ HOSTILE = [
     "null",
     "x" * 100,
 ]
+
+# Without quotes, YAML reads most of these slugs as something else than text.
+YAML_WORDS = ["null", "true", "no", "off", "0", "007", "1_000", "0x1f", "0b1", "1e3", "2024-01-01"]
 
 BAD = {
     "project_name": [
@@ -99,6 +109,7 @@ BAD = {
         "nul",
         "com1",
         "lpt9",
+        "scratch",
         "two\nlines",
         "nul\0!",
         "lone \ud83d surrogate",
@@ -131,7 +142,18 @@ BAD = {
         "a" * 250 + "@example.com",
     ],
 }
+NO_GARBAGE: Mapping[str, list[str]] = {}
+
 BAD_ANSWERS = [(question, answer) for question, answers in BAD.items() for answer in answers]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the service's folder holds: as a template, and made from harmless answers."""
+
+    template: dict[str, bytes]
+    harmless: dict[str, str]
+    licenses: dict[str, str]
 
 
 def shortened(value: object) -> str | None:
@@ -146,9 +168,29 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def harmless(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Generate a service from the defaults."""
-    return generate(template, tmp_path_factory.mktemp("harmless"))
+def reference(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    """Generate a service with each license from harmless answers."""
+    services = {
+        license_: generate(template, tmp_path_factory.mktemp("harmless"), license=str(number))
+        for number, license_ in enumerate(CHOICES["license"], 1)
+    }
+    return Reference(
+        template=files(template / "{{cookiecutter.project_slug}}"),
+        harmless={name: content.decode() for name, content in files(services["MIT"]).items()},
+        licenses={
+            license_: (service / "LICENSE").read_text(encoding="utf-8")
+            for license_, service in services.items()
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def counts() -> Iterator[Counter[str]]:
+    """Count what became of the answers, and show that after the last test."""
+    counts = Counter[str]()
+    yield counts
+    kinds = [kind for kind in ("tried", "accepted", "refused", "linted") if counts[kind]]
+    print("\nanswers:", ", ".join(f"{counts[kind]} {kind}" for kind in kinds))
 
 
 @pytest.fixture
@@ -159,26 +201,47 @@ def target(tmp_path: Path) -> Path:
     return tmp_path / "target"
 
 
-def typed(answers: dict[str, str]) -> list[str]:
-    """Return what is typed at each prompt; nothing where the default is taken."""
-    return [answers.get(question, "") for question in QUESTIONS if not question.startswith("_")]
+def typed(answers: Mapping[str, str], garbage: Mapping[str, list[str]] = NO_GARBAGE) -> list[str]:
+    """Return what is typed at the prompts: garbage first, then nothing to take the default."""
+    return [
+        line
+        for question in ASKED
+        for line in [*garbage.get(question, []), answers.get(question, "")]
+    ]
 
 
-def generate(template: Path, target: Path, **answers: str) -> Path:
+def understood(answers: Mapping[str, str]) -> dict[str, str]:
+    """Return what has to be in the service when that was typed."""
+    values: dict[str, str] = {}
+    for question in ASKED:
+        answer = answers.get(question, "")
+        if question in CHOICES:
+            values[question] = CHOICES[question][int(answer or "1") - 1]
+        elif answer:
+            values[question] = answer.strip()
+        elif question == "project_slug":
+            values[question] = slugify(values["project_name"], max_length=50)
+        else:
+            values[question] = QUESTIONS[question]
+    return values
+
+
+def generate(
+    template: Path,
+    target: Path,
+    garbage: Mapping[str, list[str]] = NO_GARBAGE,
+    /,
+    **answers: str,
+) -> Path:
     """Generate a service into the target by answering at the prompts."""
     with (
         tempfile.TemporaryDirectory() as replays,
-        mock.patch("builtins.input", side_effect=typed(answers)),
+        mock.patch("builtins.input", side_effect=typed(answers, garbage)),
     ):
         project = cookiecutter(
             str(template), output_dir=str(target), default_config={"replay_dir": replays}
         )
     return Path(project)
-
-
-def tree(directory: Path) -> dict[Path, bytes | None]:
-    """Return each file below the directory with its bytes, and each folder with None."""
-    return {path: path.read_bytes() if path.is_file() else None for path in directory.rglob("*")}
 
 
 def refusal(capfd: pytest.CaptureFixture[str], template: Path, target: Path, **answers: str) -> str:
@@ -189,14 +252,66 @@ def refusal(capfd: pytest.CaptureFixture[str], template: Path, target: Path, **a
     return capfd.readouterr().err
 
 
-def assert_exact(service: Path, name: str, description: str, author: str) -> None:
-    """Check that the service holds those answers, and nothing else by them."""
-    project = tomllib.loads((service / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert project["description"] == description
-    assert project["authors"] == [{"name": author}]
-    license_ = (service / "LICENSE").read_text(encoding="utf-8")
-    assert f"Copyright (c) {author}\n" in license_
-    assert (service / "README.md").read_text(encoding="utf-8").startswith(f"# {name}\n")
+def assert_one_line(said: str) -> None:
+    """Check that what was said is a question, an answer, a rule, and an example that would pass."""
+    question, _, rest = said.partition(" ")
+    assert re.fullmatch(rf".+ must .+; for example: {re.escape(EXAMPLE[question])}\n", rest)
+    assert len(said.splitlines()) == 1
+
+
+def assert_exact(reference: Reference, service: Path, values: dict[str, str]) -> None:
+    """Check that the service differs from a harmless one by those answers and nothing else."""
+    slug, python = values["project_slug"], values["python_version"]
+    assert service.name == slug
+    assert canonicalize_name(slug, validate=True) == slug.replace("_", "-")
+
+    made = files(service)
+    assert made.keys() == reference.template.keys() - pruned(values["ci"])
+    parents = {service / parent for name in made for parent in Path(name).parents}
+    assert {service, *service.rglob("*")} == {service / name for name in made} | parents
+    for name, content in made.items():
+        assert not is_copied(name) or content == reference.template[name], name
+        if parse := PARSERS.get(Path(name).suffix):
+            assert parse(content.decode()), name
+
+    rendered = {name: content.decode() for name, content in made.items() if not is_copied(name)}
+
+    project = tomllib.loads(reference.harmless["pyproject.toml"])
+    project["project"]["name"] = slug
+    project["project"]["description"] = values["description"]
+    author = {"name": values["author_name"], "email": values["author_email"]}
+    project["project"]["authors"] = [{key: value for key, value in author.items() if value}]
+    prefix = "LicenseRef-" if values["license"] == "Proprietary" else ""
+    project["project"]["license"] = prefix + values["license"]
+    assert tomllib.loads(rendered.pop("pyproject.toml")) == project
+
+    readme = rendered.pop("README.md")
+    assert readme.startswith(f"# {values['project_name']}\n\n{values['description']}\n")
+    assert readme == PLACEHOLDER.sub(
+        lambda match: values[match[1]], reference.template["README.md"].decode()
+    )
+
+    line = "Copyright (c) {author_name}\n"
+    text = reference.licenses[values["license"]]
+    assert rendered.pop("LICENSE") == text.replace(
+        line.format_map(QUESTIONS), line.format_map(values)
+    )
+
+    assert rendered.pop(".python-version") == f"{python}\n"
+
+    compose = yaml.safe_load(reference.harmless["compose.yaml"])
+    compose["services"]["app"]["image"] = slug
+    assert yaml.safe_load(rendered.pop("compose.yaml")) == compose
+
+    stages = re.findall(r"^FROM (\S+)(?: AS (\S+))?$", rendered.pop("Dockerfile"), re.MULTILINE)
+    images = {image for image, _ in stages} - {stage for _, stage in stages}
+    assert images == {f"python:{python}-slim"}
+
+    if values["ci"] == "GitLab":
+        pipeline = yaml.safe_load(rendered.pop(".gitlab-ci.yml"))
+        assert pipeline["default"]["image"] == f"python:{python}"
+
+    assert not rendered, "cookiecutter renders a file that is not looked at here"
 
 
 @pytest.mark.parametrize(("question", "answer"), BAD_ANSWERS, ids=shortened)
@@ -205,11 +320,8 @@ def test_a_bad_answer_is_refused_in_one_line(
 ) -> None:
     """The line names the question, the answer, the rule and an example that would pass."""
     said = refusal(capfd, template, target, **{question: answer})
-    start = f"{question} {answer.strip()!r}"[:60]
-    assert said.startswith(start)
-    assert " must " in said
-    assert said.endswith(f"; for example: {EXAMPLE[question]}\n")
-    assert len(said.splitlines()) == 1
+    assert_one_line(said)
+    assert said.startswith(f"{question} {answer.strip()!r}"[:60])
 
 
 @pytest.mark.parametrize(("question", "answer"), BAD_ANSWERS, ids=shortened)
@@ -278,31 +390,25 @@ def test_a_long_name_has_a_default_slug_that_is_accepted(template: Path, target:
 
 
 @pytest.mark.parametrize("answer", HOSTILE, ids=shortened)
-def test_a_hostile_answer_is_exact_data(template: Path, target: Path, answer: str) -> None:
-    """Quotes, backslashes, templates, commands and far planes of Unicode arrive as typed."""
-    service = generate(
-        template,
-        target,
-        project_name=answer,
-        project_slug="my-service",
-        description=answer,
-        author_name=answer,
-    )
-    text = answer.strip()
-    assert_exact(service, name=text, description=text, author=text)
-
-
-@pytest.mark.parametrize("answer", HOSTILE, ids=shortened)
-def test_a_hostile_answer_runs_nothing(
-    template: Path, harmless: Path, target: Path, answer: str
+def test_a_hostile_answer_is_exact_data_and_runs_nothing(
+    template: Path, reference: Reference, target: Path, answer: str
 ) -> None:
-    """It adds no file to those that harmless answers give."""
-    before = {*tree(target), target / "my-service"}
-    service = generate(
-        template, target, project_name=answer, project_slug="my-service", author_name=answer
-    )
-    files = {service / path.relative_to(harmless) for path in tree(harmless)}
-    assert tree(target).keys() == before | files
+    """Quotes, templates, commands, far planes of Unicode arrive as typed, and add no file."""
+    answers = {"project_name": answer, "description": answer, "author_name": answer}
+    answers["project_slug"] = "my-service"
+    before = set(target.iterdir())
+    service = generate(template, target, **answers)
+    assert_exact(reference, service, understood(answers))
+    assert set(target.iterdir()) == before | {service}
+
+
+@pytest.mark.parametrize("slug", YAML_WORDS)
+def test_a_slug_that_is_a_word_of_yaml_is_exact_data(
+    template: Path, reference: Reference, target: Path, slug: str
+) -> None:
+    """Neither a number, nor a truth, nor a date, nor nothing is made of it."""
+    answers = {"project_slug": slug}
+    assert_exact(reference, generate(template, target, **answers), understood(answers))
 
 
 @pytest.mark.parametrize(
@@ -313,82 +419,196 @@ def test_a_hostile_answer_runs_nothing(
         "\N{GREEK SMALL LETTER ALPHA}@b\N{LATIN SMALL LETTER U WITH DIAERESIS}ro.example",
     ],
 )
-def test_an_email_is_exact_data(template: Path, target: Path, answer: str) -> None:
+def test_an_email_is_exact_data(
+    template: Path, reference: Reference, target: Path, answer: str
+) -> None:
     """A possible address is accepted, whatever its alphabet."""
-    text = (generate(template, target, author_email=answer) / "pyproject.toml").read_text("utf-8")
-    assert tomllib.loads(text)["project"]["authors"][0]["email"] == answer
+    answers = {"author_email": answer}
+    assert_exact(reference, generate(template, target, **answers), understood(answers))
 
 
-@contextlib.contextmanager
-def new_target() -> Iterator[Path]:
-    """Give each example of Hypothesis a folder of its own."""
-    with tempfile.TemporaryDirectory() as directory:
-        yield Path(directory)
+# What means something to Jinja, shells, make, Docker, YAML, TOML, Markdown, GitHub or Python.
+FRAGMENTS = [
+    *HOSTILE,
+    "{{ cookiecutter.project_slug }}{% endraw %}{% include 'README.md' %}{{ [].__class__ }}",
+    "{%- if x -%}{{ '{{' }}{#- #}",
+    "${{ github.token }} ::set-output name=x::y",
+    "; touch pwned # && touch pwned | touch pwned > pwned",
+    "$(shell touch pwned) $$PATH $@ %: FORCE\\",
+    "FROM scratch # syntax=x ${PATH}",
+    "key: value, - item, [a, b], {c: d}, !!python/name:os.system &a *a |- >+ ? @ `",
+    "''' \"\"\" ]] [tool.x] = true",
+    'r""" """ %s %(x)s {0} {x!r} \\u007b \\ud83d',
+    "\N{LEFT-TO-RIGHT OVERRIDE}\N{RIGHT-TO-LEFT ISOLATE}\N{POP DIRECTIONAL ISOLATE}\u200b\u00ad",
+]
+
+GARBAGE = ["0", "5", "-1", "1.0", "1 2", "MIT", "3.12", "none", " ", "\N{ARABIC-INDIC DIGIT ONE}"]
+
+ANY_TEXT = st.text(st.characters(), max_size=400)  # with controls and lone surrogates
+ONE_LINE = st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"])
+WORD = st.text(
+    st.characters(exclude_categories=["Cc", "Cs", "Z"], exclude_characters='@"(),:;<>[]\\.'),
+    min_size=1,
+    max_size=20,
+)
+LABEL = st.text(st.characters(categories=["L", "Nd"]), min_size=1, max_size=20)
+
+Text = st.SearchStrategy[str]
 
 
-ANY_TEXT = st.one_of(
-    st.text(max_size=110),
-    st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=100),
-    st.text("\"'\\{}%# a", min_size=1, max_size=20),
+def joined(texts: Text, separator: str, most: int) -> Text:
+    """Draw up to so many texts and join them."""
+    return st.lists(texts, min_size=1, max_size=most).map(separator.join)
+
+
+def good_line(most: int) -> Text:
+    """Draw what has to be accepted: one line of up to so many characters, or nothing typed."""
+    mixed = joined(st.sampled_from(FRAGMENTS) | st.text(ONE_LINE, max_size=20), "", 8)
+    longest = st.sampled_from(FRAGMENTS).map(lambda text: text * most)
+    lines = st.one_of(mixed, longest).map(lambda text: text[:most]).filter(str.strip)
+    return st.one_of(lines, lines, lines, st.just(""))
+
+
+def bad_line(question: str, most: int) -> Text:
+    """Draw what is refused, most of the time."""
+    control = st.sampled_from(
+        ["\n", "\0", "\x1b[2J", "\x85", "\u2028", "\u2029", "\ud83d", "\udcff"]
+    )
+    too_long = st.tuples(st.sampled_from(FRAGMENTS), st.integers(most + 1, 20_000))
+    return st.one_of(
+        st.sampled_from(BAD[question]),
+        st.tuples(good_line(most // 3), control, good_line(most // 3)).map("".join),
+        too_long.map(lambda drawn: (drawn[0] * drawn[1])[: drawn[1]]),
+        ANY_TEXT,
+    )
+
+
+def number(question: str) -> Text:
+    """Draw the number of a choice, or nothing typed for the first."""
+    numbers = [str(number) for number, _ in enumerate(CHOICES[question], 1)]
+    return st.sampled_from(["", *numbers, *(f" {number} " for number in numbers)])
+
+
+def garbage(question: str) -> st.SearchStrategy[list[str]]:
+    """Draw lines after which a choice is asked for again."""
+    numbers = [str(number) for number, _ in enumerate(CHOICES[question], 1)]
+    lines = st.one_of(st.sampled_from([*GARBAGE, *FRAGMENTS]), ANY_TEXT)
+    refused = lines.filter(lambda line: line != "" and line.strip() not in numbers)
+    return st.one_of(st.just([]), st.lists(refused, max_size=3))
+
+
+SLUG = st.one_of(
+    st.from_regex(r"[a-z0-9]{1,9}(?:[-_][a-z0-9]{1,9}){0,4}", fullmatch=True),
+    st.sampled_from([*YAML_WORDS, "x" * 50, "a-b_c-0", "con1", "com10"]),
+).filter(lambda slug: not re.fullmatch("con|prn|aux|nul|com[0-9]|lpt[0-9]|scratch", slug))
+WRONG_SLUG = st.one_of(
+    st.sampled_from(BAD["project_slug"]),
+    st.text("ab1-_./\\~A\0\N{LATIN SMALL LETTER E WITH ACUTE}", min_size=1, max_size=8),
+    SLUG.map(str.upper),
+    st.tuples(
+        SLUG, st.sampled_from(["/", "/../", ".", "--", " ", "\n", "\N{MIDDLE DOT}"]), SLUG
+    ).map("".join),
+    ANY_TEXT,
+)
+EMAIL = st.tuples(joined(WORD, ".", 3), joined(LABEL, "-", 2), joined(LABEL, ".", 3)).map(
+    lambda drawn: f"{drawn[0]}@{drawn[1]}.{drawn[2]}"
 )
 
-
-@settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],  # capfd is emptied before use
+GOOD = st.fixed_dictionaries(
+    {
+        "project_name": good_line(100),
+        "project_slug": SLUG,
+        "description": st.just(" ") | good_line(300),
+        "author_name": good_line(100),
+        "author_email": st.one_of(EMAIL, EMAIL, st.sampled_from(["", " "])),
+        **{question: number(question) for question in CHOICES},
+    }
 )
-@given(name=ANY_TEXT, description=ANY_TEXT, author=ANY_TEXT)
-@example(name="a", description="", author="a")
+WILD = {
+    "project_name": bad_line("project_name", 100),
+    "project_slug": WRONG_SLUG,
+    "description": bad_line("description", 300),
+    "author_name": bad_line("author_name", 100),
+    "author_email": bad_line("author_email", 254),
+}
+NO_WILD: dict[str, str] = {}
+ONE_WILD = st.sampled_from(sorted(WILD)).flatmap(
+    lambda question: st.fixed_dictionaries({question: WILD[question]})
+)
+DEFAULT_SLUG = st.fixed_dictionaries(  # of a name that is likely to have one
+    {
+        "project_name": good_line(100) | st.text(st.characters(categories=["L"]), min_size=1),
+        "project_slug": st.just(""),
+    }
+)
+SOME_WILD = st.fixed_dictionaries({}, optional=WILD)
+ANY_WILD = st.one_of(st.just(NO_WILD), DEFAULT_SLUG, ONE_WILD, ONE_WILD, SOME_WILD)
+ANY_GARBAGE = st.fixed_dictionaries({question: garbage(question) for question in CHOICES})
+
+
 def test_any_answers_are_exact_data_or_refused_in_one_line(
-    capfd: pytest.CaptureFixture[str], template: Path, name: str, description: str, author: str
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    template: Path,
+    reference: Reference,
+    counts: Counter[str],
 ) -> None:
     """There is no third way, such as a crash or a changed answer."""
-    answers = {"project_name": name, "description": description, "author_name": author}
-    expected = {
-        question: answer.strip() if answer else QUESTIONS[question]
-        for question, answer in answers.items()
-    }
-    with new_target() as target:
-        capfd.readouterr()
-        try:
-            service = generate(template, target, project_slug="my-service", **answers)
-        except FailedHookException:
-            assert len(capfd.readouterr().err.splitlines()) == 1
-            assert tree(target) == {}
-        else:
-            assert_exact(
-                service,
-                name=expected["project_name"],
-                description=expected["description"],
-                author=expected["author_name"],
-            )
+    caplog.set_level(logging.CRITICAL, "cookiecutter")  # which logs a traceback for each refusal
+
+    @settings(max_examples=EXAMPLES, deadline=None)
+    @given(good=GOOD, wild=ANY_WILD, garbage=ANY_GARBAGE)
+    def try_answers(
+        good: dict[str, str], wild: dict[str, str], garbage: dict[str, list[str]]
+    ) -> None:
+        answers = good | wild
+        counts["tried"] += 1
+        with tempfile.TemporaryDirectory() as directory:
+            target = Path(directory, "two", "folders", "down")  # so that ../../x is seen
+            target.mkdir(parents=True)
+            before = tree(Path(directory))
+            capfd.readouterr()
+            try:
+                service = generate(template, target, garbage, **answers)
+            except FailedHookException:
+                assert_one_line(capfd.readouterr().err)
+                assert tree(Path(directory)) == before
+                assert wild, "only good answers, but refused"
+                counts["refused"] += 1
+            else:
+                assert capfd.readouterr().err == ""
+                assert_exact(reference, service, understood(answers))
+                made = set(Path(directory).rglob("*"))
+                assert made == {*before, service, *service.rglob("*")}
+                counts["accepted"] += 1
+
+    try_answers()
+    if counts["tried"] >= 200:
+        assert counts["accepted"] >= 0.25 * counts["tried"], "too few of them reach the service"
+        assert counts["refused"] >= 0.1 * counts["tried"], "too few of them test the refusal"
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
-@given(slug=st.text("ab1-_./\\~A\0\N{LATIN SMALL LETTER E WITH ACUTE}", min_size=1, max_size=8))
-def test_any_slug_is_a_valid_distribution_name_or_refused(template: Path, slug: str) -> None:
-    """An accepted slug names one new folder in the target and is a canonical name but for _."""
-    with new_target() as target:
-        try:
-            service = generate(template, target, project_slug=slug)
-        except FailedHookException:
-            assert tree(target) == {}
-        else:
-            assert list(target.iterdir()) == [service]
-            assert service.name == slug
-            assert canonicalize_name(slug, validate=True) == slug.replace("_", "-")
+def test_a_service_of_any_answers_passes_its_own_lint_and_types(
+    template: Path, tmp_path: Path, counts: Counter[str]
+) -> None:
+    """No answer gets into what ruff and mypy read, such as their settings."""
+    caches = {name: str(tmp_path / name) for name in ("MYPY_CACHE_DIR", "RUFF_CACHE_DIR")}
 
+    # Without shrinking, in which each step would take seconds.
+    @settings(max_examples=LINTED, deadline=None, phases=[Phase.generate])
+    @given(good=GOOD)
+    def lint(good: dict[str, str]) -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            service = generate(template, Path(directory), **good)
+            for command in (["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]):
+                process = subprocess.run(
+                    [sys.executable, "-m", *command],
+                    cwd=service,
+                    env=os.environ | caches,
+                    capture_output=True,
+                    text=True,
+                )
+                assert process.returncode == 0, process.stdout + process.stderr
+        counts["linted"] += 1
 
-@settings(max_examples=EXAMPLES, deadline=None)
-@given(name=st.text(min_size=1, max_size=100))
-def test_the_default_slug_of_any_name_is_valid_or_refused(template: Path, name: str) -> None:
-    """A name of any alphabet leads to a folder in the target, or to a refusal."""
-    with new_target() as target:
-        try:
-            service = generate(template, target, project_name=name)
-        except FailedHookException:
-            assert tree(target) == {}
-        else:
-            assert service.parent == target
-            assert canonicalize_name(service.name, validate=True) == service.name
+    lint()

@@ -3,40 +3,26 @@
 import fnmatch
 import hashlib
 import itertools
-import json
 import ntpath
 import re
 import subprocess
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from cookiecutter.generate import is_copy_only_path  # type: ignore[import-untyped]
 from cookiecutter.main import cookiecutter  # type: ignore[import-untyped]
 
+from tests.template import CHOICES, CI_FILES, PARSERS, files, is_copied, pruned
 from tools import bake as baking
-from tools.bake import TEMPLATE, bake, copy_template
+from tools.bake import bake, copy_template
 from tools.pythons import SUPPORTED
 
-QUESTIONS: dict[str, Any] = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
-CHOICES: dict[str, list[str]] = {
-    question: choices
-    for question, choices in QUESTIONS.items()
-    if isinstance(choices, list) and not question.startswith("_")
-}
 EACH_CHOICE = [{question: choice} for question, choices in CHOICES.items() for choice in choices]
 ALL_CHOICES = [
     dict(zip(CHOICES, choices, strict=True)) for choices in itertools.product(*CHOICES.values())
 ]
-
-CI_FILES = {
-    "GitHub": {".github/workflows/ci.yml", ".github/dependabot.yml"},
-    "GitLab": {".gitlab-ci.yml"},
-    "none": set(),
-}
 
 # sha256 of the words of the licenses' texts in the SPDX list, joined by single spaces, without the
 # line that names the copyright holder.
@@ -52,20 +38,6 @@ Bakery = Callable[[dict[str, str]], Path]
 def described(answers: dict[str, str]) -> str:
     """Name a set of answers in the output of pytest."""
     return ",".join(answers.values())
-
-
-def files(directory: Path) -> dict[str, bytes]:
-    """Return what each file below the directory holds."""
-    return {
-        path.relative_to(directory).as_posix(): path.read_bytes()
-        for path in directory.rglob("*")
-        if path.is_file()
-    }
-
-
-def is_copied(name: str) -> bool:
-    """Say whether cookiecutter copies what has that name instead of rendering it."""
-    return bool(is_copy_only_path(name, {"cookiecutter": QUESTIONS}))
 
 
 @pytest.fixture(scope="session")
@@ -137,14 +109,8 @@ def test_every_rendered_file_needs_an_answer(source: Path) -> None:
 @pytest.mark.parametrize("answers", EACH_CHOICE, ids=described)
 def test_toml_yaml_and_json_files_parse(bakery: Bakery, answers: dict[str, str]) -> None:
     """Every data file of the service is well-formed."""
-    parsers: dict[str, Callable[[str], object]] = {
-        ".toml": tomllib.loads,
-        ".yml": yaml.safe_load,
-        ".yaml": yaml.safe_load,
-        ".json": json.loads,
-    }
     for name, content in files(bakery(answers)).items():
-        if parse := parsers.get(Path(name).suffix):
+        if parse := PARSERS.get(Path(name).suffix):
             assert parse(content.decode()), name
 
 
@@ -164,8 +130,7 @@ def test_a_service_holds_the_tracked_files_and_no_other(
     bakery: Bakery, source: Path, ci: str
 ) -> None:
     """Only the CI files that were not chosen are missing; no cache and no answer adds a file."""
-    pruned = set().union(*CI_FILES.values()) - CI_FILES[ci]
-    assert files(bakery({"ci": ci})).keys() == files(source).keys() - pruned
+    assert files(bakery({"ci": ci})).keys() == files(source).keys() - pruned(ci)
 
 
 @pytest.mark.parametrize("ci", CI_FILES)
