@@ -6,19 +6,13 @@ import os
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
 from tests.machine import lacking
-
-# After so much real time something is stuck, and the test fails.
-REAL_SECONDS_MAX = 120.0
-
-POLL_SECONDS = 0.1
+from tests.server import wait_until
 
 NO_RIGHTS = {"CapBnd": "0" * 16, "NoNewPrivs": "1"}
 """The limits of a container that can gain none, whoever it runs as."""
@@ -76,15 +70,6 @@ def docker(*arguments: str, data: bytes | None = None) -> str:
     done = subprocess.run(["docker", *arguments], input=data, capture_output=True)
     assert done.returncode == 0, f"docker {' '.join(arguments)}\n{done.stderr.decode()}"
     return done.stdout.decode()
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> float:
-    """Wait until it is so, and return for how many seconds."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < REAL_SECONDS_MAX, f"it does not come to that: {what}"
-        time.sleep(POLL_SECONDS)
-    return time.monotonic() - began
 
 
 class Container:

@@ -24,9 +24,9 @@ from tests.engine import (
     has_image,
     need_engine,
     unique,
-    wait_until,
 )
 from tests.machine import lacking
+from tests.server import wait_until
 from tools.bake import bake
 
 pytestmark = pytest.mark.xdist_group("compose")

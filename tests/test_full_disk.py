@@ -5,33 +5,26 @@ all that is to be seen and prints it; the tests then look at one thing each.
 """
 
 import json
-import os
 import re
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import httpx2
 import pytest
 
 from tests.machine import lacking
-
-SERVICE = Path(__file__).resolve().parent.parent / "{{cookiecutter.project_slug}}"
+from tests.server import REAL_SECONDS_MAX, Server, wait_until
+from tools.bake import TEMPLATE
 
 # The first one serves whoever may have user namespaces, the second one root.
 NAMESPACES = (["unshare", "--map-root-user", "--mount"], ["unshare", "--mount"])
 
 DISK_KILOBYTES = 8_000
-
-# After so much real time something is stuck.
-REAL_SECONDS_MAX = 60.0
-
-POLL_SECONDS = 0.05
 
 APP = """
 from app.cron import JobContext, every, job
@@ -69,8 +62,8 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Any:
     (folder / "disk").mkdir()
     if (unshare := namespace(folder / "disk")) is None:
         lacking("no disk can be mounted here (unshare, mount): what a full one does is untested")
-    script = [sys.executable, str(Path(__file__).resolve()), str(folder)]
-    finished = subprocess.run([*unshare, *script], stdout=subprocess.PIPE, text=True)
+    script = [sys.executable, "-m", "tests.test_full_disk", str(folder)]
+    finished = subprocess.run([*unshare, *script], cwd=TEMPLATE, stdout=subprocess.PIPE, text=True)
     assert finished.returncode == 0
     return json.loads(finished.stdout)
 
@@ -135,39 +128,24 @@ def test_a_disk_that_is_read_only_ends_the_start_in_one_line(story: Any) -> None
 # How it comes about, in the namespace
 
 
-class Server:
-    """The service in a process of its own."""
+class Uvicorn(Server):
+    """The service on a disk. Its log is the file `name` in the folder, on one that has room."""
 
     def __init__(self, folder: Path, disk: Path, name: str) -> None:
-        """Start it; its log is the file `name` in the folder, on a disk that has room."""
-        self.log = folder / name
-        command = [sys.executable, "-m", "uvicorn", "service:service", "--factory", "--port", "0"]
-        environment = {
-            "PATH": os.environ.get("PATH", ""),
-            "PYTHONPATH": str(SERVICE),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "DATABASE_URL": f"sqlite:///{disk}/app.db",
-            "CRON_LEASE_SECONDS": "5",
-        }
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                command, cwd=folder, env=environment, stdout=log, stderr=log
-            )
-
-    def __enter__(self) -> Self:
-        """Hold it."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End it, however."""
-        self.process.kill()
-        self.process.wait()
+        """Start it on a free port."""
+        super().__init__(
+            ["uvicorn", "service:service", "--factory", "--port", "0"],
+            folder=folder,
+            log=folder / name,
+            DATABASE_URL=f"sqlite:///{disk}/app.db",
+            CRON_LEASE_SECONDS="5",
+        )
 
     def url(self) -> str:
         """Wait until it serves, and return where."""
         pattern = re.compile(r"running on (http://\S+)")
-        wait_until(lambda: bool(pattern.search(self.log.read_text())))
-        found = pattern.search(self.log.read_text())
+        self.wait_until(lambda: bool(pattern.search(self.log)))
+        found = pattern.search(self.log)
         assert found
         return found[1]
 
@@ -193,16 +171,8 @@ class Server:
 
     def warnings(self) -> list[str]:
         """Return what the app's log warns of, or worse, without the time."""
-        lines = (line.split(" ", 2)[-1] for line in self.log.read_text().splitlines())
+        lines = (line.split(" ", 2)[-1] for line in self.log.splitlines())
         return [line for line in lines if line.startswith(("WARNING ", "ERROR ", "CRITICAL "))]
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait until it is so."""
-    deadline = time.monotonic() + REAL_SECONDS_MAX
-    while not condition():
-        assert time.monotonic() < deadline, "it does not come to that"
-        time.sleep(POLL_SECONDS)
 
 
 def fill(path: Path) -> None:
@@ -226,7 +196,7 @@ def tell(folder: Path) -> dict[str, object]:
     def count() -> int:
         return len(ticks.read_text().splitlines()) if ticks.exists() else 0
 
-    with Server(folder, disk, "one.log") as one, Server(folder, disk, "two.log") as two:
+    with Uvicorn(folder, disk, "one.log") as one, Uvicorn(folder, disk, "two.log") as two:
         both = (one, two)
         wait_until(lambda: count() >= 3)
         seen["created before"] = [server.create() for server in both]
@@ -246,8 +216,7 @@ def tell(folder: Path) -> dict[str, object]:
         seen["created after"] = [server.create() for server in both]
         seen["alive at the end"] = [server.alive() for server in both]
         for server in both:
-            server.process.send_signal(signal.SIGINT)
-            server.process.wait(REAL_SECONDS_MAX)
+            server.end_by(signal.SIGINT)
         seen["warnings"] = [server.warnings() for server in both]
     seen["ticks at the end"] = count()
     seen["ticks"] = [int(line) for line in ticks.read_text().splitlines()]
@@ -257,8 +226,8 @@ def tell(folder: Path) -> dict[str, object]:
     [seen["integrity"]] = database.execute("PRAGMA integrity_check").fetchone()
     database.close()
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-    with Server(folder, disk, "read-only.log") as server:
-        seen["read-only"] = server.process.wait(REAL_SECONDS_MAX), server.log.read_text()
+    with Uvicorn(folder, disk, "read-only.log") as server:
+        seen["read-only"] = server.wait_for_end(), server.log
     return seen
 
 

@@ -4,17 +4,12 @@ import os
 import re
 import signal
 import sqlite3
-import subprocess
-import sys
-import time
-from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
-from typing import Self
 
 import httpx2
 
-SERVICE = Path(__file__).resolve().parent.parent / "{{cookiecutter.project_slug}}"
+from tests.server import Server
 
 # As the README has it. With --preload, what is wrong with the settings ends gunicorn; without it,
 # workers are started again and again. The socket would be in the home of whoever runs the tests.
@@ -24,11 +19,6 @@ OPTIONS = (
     "--preload",
     "--no-control-socket",
 )
-
-# After so much real time something is stuck.
-REAL_SECONDS_MAX = 60.0
-
-POLL_SECONDS = 0.05
 
 # Appends the number of each run to a file, and which worker makes it.
 TICKING = """
@@ -72,48 +62,22 @@ def service():
 """
 
 
-class Gunicorn:
-    """gunicorn in a process group of its own, with its workers. Its log is a file in the folder."""
+class Gunicorn(Server):
+    """gunicorn with its workers. Its log is a file in the folder."""
 
     def __init__(self, folder: Path, app: str = "service:service()", **environment: str) -> None:
         """Start it on a free port."""
         self.folder = folder
-        self._log = folder / "log"
-        command = [sys.executable, "-m", "gunicorn", app, *OPTIONS, "--bind=127.0.0.1:0"]
-        environment = {
-            "PATH": os.environ.get("PATH", ""),
-            "PYTHONPATH": str(SERVICE),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "DATABASE_URL": f"sqlite:///{folder}/app.db",
-            "CRON_LEASE_SECONDS": "5",
-            **environment,
-        }
-        with self._log.open("w") as log:
-            self._process = subprocess.Popen(
-                command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
-            )
-
-    def __enter__(self) -> Self:
-        """Wait for nothing: see `url`."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End it and its workers, however."""
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-
-    @property
-    def log(self) -> str:
-        """All that it and its workers have written so far."""
-        return self._log.read_text()
-
-    def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait until it is so."""
-        deadline = time.monotonic() + REAL_SECONDS_MAX
-        while not condition():
-            assert time.monotonic() < deadline, f"it does not come to that:\n{self.log}"
-            time.sleep(POLL_SECONDS)
+        super().__init__(
+            ["gunicorn", app, *OPTIONS, "--bind=127.0.0.1:0"],
+            folder=folder,
+            log=folder / "log",
+            **{
+                "DATABASE_URL": f"sqlite:///{folder}/app.db",
+                "CRON_LEASE_SECONDS": "5",
+                **environment,
+            },
+        )
 
     def url(self) -> str:
         """Wait until both workers serve, and return where."""
@@ -138,16 +102,6 @@ class Gunicorn:
         lines = path.read_text().splitlines() if path.exists() else []
         return [(int(number), int(pid)) for number, pid in (line.split() for line in lines)]
 
-    def end(self) -> tuple[int, float]:
-        """Send SIGTERM, and return the exit code, and after how many seconds it came."""
-        sent = time.monotonic()
-        self._process.send_signal(signal.SIGTERM)
-        return self.wait_for_end(), time.monotonic() - sent
-
-    def wait_for_end(self) -> int:
-        """Return the exit code."""
-        return self._process.wait(REAL_SECONDS_MAX)
-
     def select(self, statement: str) -> list[tuple[object, ...]]:
         """Ask the database, from outside."""
         with closing(sqlite3.connect(self.folder / "app.db")) as database:
@@ -164,7 +118,7 @@ def test_it_serves_and_ends_without_a_word_of_warning(tmp_path: Path) -> None:
         # Each by a connection of its own, so that now one worker answers, now the other.
         paths = [f"/sessions/{created.json()['id']}"] * 10 + ["/health/live", "/health/ready"]
         answers = [httpx2.get(f"{url}{path}", trust_env=False) for path in paths]
-        code, seconds = gunicorn.end()
+        code, seconds = gunicorn.end_by(signal.SIGTERM)
     assert [answer.status_code for answer in answers] == [200] * 12
     assert [answer.json() for answer in answers[:10]] == [created.json()] * 10
     assert code == 0
@@ -179,7 +133,7 @@ def test_both_workers_schedule_and_each_run_is_made_once(tmp_path: Path) -> None
     with Gunicorn(tmp_path) as gunicorn:
         gunicorn.url()
         gunicorn.wait_until(lambda: len(gunicorn.ticks()) >= 6)
-        gunicorn.end()
+        gunicorn.end_by(signal.SIGTERM)
         processes = gunicorn.select("SELECT owner FROM cron_process")
         runs = gunicorn.select("SELECT run_no, outcome FROM cron_run ORDER BY run_no")
     numbers = [number for number, _ in gunicorn.ticks()]
@@ -201,7 +155,7 @@ def test_killed_workers_are_replaced_and_the_jobs_go_on(tmp_path: Path) -> None:
             gunicorn.replace(worker)
         gunicorn.wait_until(lambda: gunicorn.ticks()[-1][1] not in first)
         answer = httpx2.get(f"{gunicorn.url()}/health/ready", trust_env=False)
-        code, _ = gunicorn.end()
+        code, _ = gunicorn.end_by(signal.SIGTERM)
         ended_well = gunicorn.select("SELECT run_no FROM cron_run WHERE outcome = 'ok'")
     assert answer.status_code == 200
     assert code == 0
@@ -216,7 +170,7 @@ def test_runs_in_progress_are_asked_to_stop_and_then_cut_short(tmp_path: Path) -
     with Gunicorn(tmp_path, CRON_GRACE_SECONDS="1") as gunicorn:
         gunicorn.url()
         gunicorn.wait_until(lambda: all((tmp_path / n).exists() for n in ("willing", "endless")))
-        code, seconds = gunicorn.end()
+        code, seconds = gunicorn.end_by(signal.SIGTERM)
         runs = gunicorn.select("SELECT name, outcome, note FROM cron_run ORDER BY name")
     assert code == 0
     assert seconds < 10

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.engine import NO_RIGHTS, Container, docker, has_image, need_engine, unique, wait_until
+from tests.engine import NO_RIGHTS, Container, docker, has_image, need_engine, unique
 from tests.machine import lacking
+from tests.server import wait_until
 from tools.bake import bake
 from tools.pythons import NOT_YET_IN_CI, SUPPORTED
 
