@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from tests.machine import lacking
 from tests.server import wait_until
+from tools.pythons import NOT_YET_IN_CI
 
 NO_RIGHTS = {"CapBnd": "0" * 16, "NoNewPrivs": "1"}
 """The limits of a container that can gain none, whoever it runs as."""
@@ -50,15 +51,19 @@ def unique(name: str) -> str:
     return f"{name}-{uuid4().hex[:8]}"
 
 
-def need_engine() -> None:
-    """Where there is no engine, CI fails, and other machines skip."""
+def need_image(name: str) -> None:
+    """Have an engine, and that image of a Python. Where it lacks, CI fails, other machines skip."""
     if not is_there():
         lacking("there is no Docker engine here: image, Compose and workflow are untested")
+    if not _has_image(name):
+        lacking(
+            f"the image {name} cannot be had here: what is built on it, or runs in it, is untested",
+            in_ci_too=f":{NOT_YET_IN_CI}" in name,
+        )
 
 
 @functools.cache
-def has_image(name: str) -> bool:
-    """Say whether the image is there or can be had."""
+def _has_image(name: str) -> bool:
     return any(
         subprocess.run(["docker", *command, name], capture_output=True).returncode == 0
         for command in (["image", "inspect"], ["pull", "--quiet"])

@@ -21,15 +21,11 @@ from tests.engine import (
     Container,
     compose_environment,
     docker,
-    has_image,
-    need_engine,
+    need_image,
     unique,
 )
-from tests.machine import lacking
 from tests.server import wait_until
 from tools.bake import bake
-
-pytestmark = pytest.mark.xdist_group("compose")
 
 SLUG = unique("compose-test")
 
@@ -124,9 +120,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def story(service: Path) -> Iterator[Story]:
     """Start three, kill one, watch."""
-    need_engine()
-    if not has_image(BASE):
-        lacking(f"the image {BASE} cannot be had here, Compose is untested")
+    need_image(BASE)
     subprocess.run(["make", "image"], cwd=service, check=True, capture_output=True)
     run = Compose(service)
     try:
@@ -236,7 +230,7 @@ def test_ports_of_this_machine_are_asked_for(
     service: Path, variables: dict[str, str], published: str
 ) -> None:
     """One that stays the same, or a range for several processes; no other machine gets there."""
-    need_engine()
+    need_image(BASE)
     config = subprocess.run(
         ["docker", "compose", "--file", "compose.yaml", "config", "--format", "json"],
         cwd=service,

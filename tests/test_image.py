@@ -15,11 +15,10 @@ from typing import Any
 
 import pytest
 
-from tests.engine import NO_RIGHTS, Container, docker, has_image, need_engine, unique
-from tests.machine import lacking
+from tests.engine import NO_RIGHTS, Container, docker, need_image, unique
 from tests.server import wait_until
 from tools.bake import bake
-from tools.pythons import NOT_YET_IN_CI, SUPPORTED
+from tools.pythons import SUPPORTED
 
 HEALTHY_SECONDS_MAX = 10
 STOP_SECONDS_MAX = 10
@@ -91,22 +90,11 @@ class Story:
     runs: list[dict[str, Any]]
 
 
-def parameters() -> list[Any]:
-    """Return the versions, each for one process of the test run."""
-    return [
-        pytest.param(version, marks=pytest.mark.xdist_group(f"image {version}"))
-        for version in SUPPORTED
-    ]
-
-
-@pytest.fixture(scope="module", params=parameters())
+@pytest.fixture(scope="module", params=SUPPORTED)
 def story(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Story:
     """Build, start, stop in the middle of a run, start again."""
-    need_engine()
     version = request.param
-    if not has_image(f"python:{version}-slim"):
-        what = f"the image python:{version}-slim cannot be had here, the service's is untested"
-        lacking(what, in_ci_too=version == NOT_YET_IN_CI)
+    need_image(f"python:{version}-slim")
     slug = unique("image-test")
     service = bake(tmp_path_factory.mktemp("image"), project_slug=slug, python_version=version)
     litter(service)

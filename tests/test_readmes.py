@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine import COMPOSE_OVERRIDE, compose_environment, docker, need_engine, unique
+from tests.engine import COMPOSE_OVERRIDE, compose_environment, docker, need_image, unique
 from tools.bake import TEMPLATE, bake, copy_template
 
 REAL_SECONDS_MAX = 120.0
@@ -113,13 +113,12 @@ def test_the_service_answers_as_its_readme_says(project: Path) -> None:
         assert '"status":"ok"' in run(ready, project, NO_PROXY="*")
 
 
-@pytest.mark.xdist_group("compose")
 def test_the_container_is_used_as_the_readme_says(tmp_path: Path) -> None:
     """It is healthy, its jobs are listed, and it is stopped. It has been built before, by make.
 
     Compose cannot build where the engine is old or needs another network for that.
     """
-    need_engine()
+    need_image("python:3.13-slim")
     slug = unique("readme-test")
     service = bake(tmp_path, project_slug=slug)
     (service / "override.yaml").write_text(COMPOSE_OVERRIDE)

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.engine import Container, docker, has_image, is_there, need_engine, unique
+from tests.engine import Container, docker, is_there, need_image, unique
 from tests.machine import lacking
 from tools import pythons
 from tools.bake import bake
@@ -61,11 +61,8 @@ def checkout(service: Path, version: str, way: str, folder: Path) -> Iterator[St
     if way == MACHINE:
         yield on_this_machine(service, version, folder / "work")
         return
-    need_engine()
     image = f"python:{version}"
-    if not has_image(image):
-        what = f"the image {image} cannot be had here, the workflow is untested with it"
-        lacking(what, in_ci_too=version == pythons.NOT_YET_IN_CI)
+    need_image(image)
     with Container.started(
         *("--user", RUNNER, "--env", f"HOME={HOME}", "--env", "CI=true"),
         *("--tmpfs", f"{HOME}:exec,mode=1777", image, "sleep", "infinity"),
@@ -94,11 +91,11 @@ def on_this_machine(service: Path, version: str, work: Path) -> Step:
 
 
 def run(step: str, folder: Path, **environment: str) -> str:
-    """Run a step outside of this test run."""
+    """Run a step outside of this test run, and of the make that may have started it."""
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("PYTEST_", "PYTHON")) and name != "VIRTUAL_ENV"
+        if not name.startswith(("MAKE", "PYTEST_", "PYTHON")) and name != "VIRTUAL_ENV"
     }
     done = subprocess.run(
         ["bash", "-e", "-c", step],
@@ -151,7 +148,7 @@ def free_port() -> str:
 @contextmanager
 def image_of(service: Path) -> Iterator[None]:
     """Let an image of that service be made; no container of it may be left. It is removed."""
-    need_engine()
+    need_image(f"python:{(service / '.python-version').read_text().strip()}-slim")
     yield
     assert docker("ps", "--all", "--quiet", "--filter", f"ancestor={service.name}") == ""
     docker("image", "rm", "--force", service.name)

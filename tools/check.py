@@ -54,8 +54,7 @@ class Result:
 
 def pytest_part(name: str, directory: Path, report: Path, *options: str) -> Part:
     """Make a part of one run of pytest."""
-    everywhere = ("-n", "auto", "--dist", "loadgroup")  # a test on each core
-    command = ("pytest", "-p", "no:cacheprovider", f"--junit-xml={report}", *everywhere, *options)
+    command = ("pytest", "-p", "no:cacheprovider", f"--junit-xml={report}", "-n", "auto", *options)
     return Part(name, directory, (command,), report)
 
 
