@@ -235,11 +235,12 @@ def generate(
 ) -> Path:
     """Generate a service into the target by answering at the prompts."""
     with (
-        tempfile.TemporaryDirectory() as replays,
+        tempfile.TemporaryDirectory() as temporary,
+        mock.patch("tempfile.tempdir", temporary),  # cookiecutter leaves its copies of hooks there
         mock.patch("builtins.input", side_effect=typed(answers, garbage)),
     ):
         project = cookiecutter(
-            str(template), output_dir=str(target), default_config={"replay_dir": replays}
+            str(template), output_dir=str(target), default_config={"replay_dir": temporary}
         )
     return Path(project)
 

@@ -39,7 +39,8 @@ def cost(template: Path, target: Path) -> Cost:
     started = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-m", "cookiecutter", template, "--no-input", "--output-dir", target],
-        env={**os.environ, "COOKIECUTTER_CONFIG": str(config)},
+        # Python looks through the folder of the hooks' copies: not one with thousands of others.
+        env={**os.environ, "COOKIECUTTER_CONFIG": str(config), "TMPDIR": str(target)},
         stdout=subprocess.DEVNULL,
     )
     _, status, usage = os.wait4(process.pid, 0)
