@@ -1,8 +1,10 @@
 """The service as a process: how it starts, how it refuses to, and how it ends."""
 
 import json
+import re
 import signal
 import socket
+from datetime import datetime
 from pathlib import Path
 
 import httpx2
@@ -62,6 +64,15 @@ def test_a_wrong_setting_ends_it_in_one_line(tmp_path: Path) -> None:
         assert server.wait_for_end() == 1
     [line] = server.output.splitlines()
     assert line.startswith("SettingsError: CRON_THREADS='zero': ")
+
+
+def test_a_file_env_that_cannot_be_read_ends_it_in_one_line(tmp_path: Path) -> None:
+    """It is no traceback that tells which file it is."""
+    (tmp_path / ".env").write_bytes(b"LOG_LEVEL=\xff\n")
+    with Server(tmp_path) as server:
+        code = server.wait_for_end()
+    assert code == 1
+    assert re.fullmatch(r"SettingsError: \.env cannot be read: [^\n]+\n", server.output)
 
 
 def test_a_folder_that_cannot_be_made_ends_it_in_one_line(tmp_path: Path) -> None:
@@ -219,6 +230,7 @@ def test_jobs_that_ignore_every_request_to_stop_do_not_hold_it(
 ) -> None:
     """It ends within the grace and 2 s, and its log names who is left behind.
 
+    The time is that of its own log: how soon Python then ends depends on how busy the machine is.
     After SIGINT, and after SIGTERM in a container, uvicorn leaves the end to asyncio.run, which
     waits for all tasks that it knows of.
     """
@@ -247,12 +259,15 @@ async def stubborn() -> None:
 def service():
     return create_app(jobs=[deaf, stubborn])
 """)
-    with Server(tmp_path, "service:service", CRON_GRACE_SECONDS="1") as server:
+    with Server(tmp_path, "service:service", CRON_GRACE_SECONDS="1", LOG_FORMAT="json") as server:
         server.url()
         server.wait_for("deaf has begun")
         server.wait_for("stubborn has begun")
-        code, seconds = server.end_by(sent)
+        code, _ = server.end_by(sent)
     assert code == expected
+    told = [json.loads(line) for line in server.output.splitlines() if line.startswith("{")]
+    at = {line["message"]: datetime.fromisoformat(line["time"]) for line in told}
+    seconds = (at["Application shutdown complete."] - at["Shutting down"]).total_seconds()
     assert 2 <= seconds < 3
     assert "deaf run 1 does not end; it is left behind" in server.output
     assert "stubborn run 1 does not end; it is left behind" in server.output
