@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cookiecutter.main import cookiecutter  # type: ignore[import-untyped]
+from cookiecutter.main import cookiecutter
 
 from tests.template import CHOICES, CI_FILES, PARSERS, files, is_copied, pruned
 from tools import bake as baking
@@ -235,6 +235,16 @@ def test_the_github_workflow_may_only_read_and_runs_pinned_actions(bakery: Baker
         assert job["timeout-minutes"] <= 15
         for step in job["steps"]:
             assert "run" in step or re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", step["uses"])
+
+
+def test_dependabot_looks_after_all_that_is_pinned(bakery: Bakery) -> None:
+    """The locked lists, the base image and the actions."""
+    dependabot = yaml.safe_load((bakery({}) / ".github/dependabot.yml").read_text())
+    assert {update["package-ecosystem"] for update in dependabot["updates"]} == {
+        "uv",
+        "docker",
+        "github-actions",
+    }
 
 
 def test_both_ci_run_the_same_checks(bakery: Bakery) -> None:

@@ -186,6 +186,20 @@ def test_a_file_that_will_not_do_is_refused_in_one_line(content: bytes, problem:
         read_settings()
 
 
+def test_a_file_that_may_not_be_read_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As that of another user; root, who may read all, runs some tests."""
+    Path(".env").touch()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", ".env")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(SettingsError, match=r"^\.env cannot be read: [^\n]*Permission denied"):
+        read_settings()
+
+
 def test_the_example_shows_the_defaults() -> None:
     """Each setting is in .env.example, and would read there as if it were not."""
     lines = (SERVICE / ".env.example").read_text("utf-8").splitlines()
