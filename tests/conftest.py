@@ -4,13 +4,13 @@ import re
 from typing import Any
 
 import pytest
-from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+from xdist.scheduler import LoadScopeScheduling
 
 # In these files all tests look at one story, which takes long: it shall happen once.
 STORIES = {"tests/test_image.py", "tests/test_compose.py", "tests/test_full_disk.py"}
 
 
-class OneStoryOneWorker(LoadScopeScheduling):  # type: ignore[misc]
+class OneStoryOneWorker(LoadScopeScheduling):  # type: ignore[misc] # no types
     """Sends tests where there is time, but those of one story together.
 
     The own way of pytest-xdist for that, `xdist_group`, does nothing with pytest 9.2.

@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -68,6 +70,24 @@ def _has_image(name: str) -> bool:
         subprocess.run(["docker", *command, name], capture_output=True).returncode == 0
         for command in (["image", "inspect"], ["pull", "--quiet"])
     )
+
+
+def base_of(service: Path) -> str:
+    """Return the image that its Dockerfile begins with."""
+    [name] = re.findall(r"^FROM (\S+) AS base$", (service / "Dockerfile").read_text(), re.M)
+    return str(name)
+
+
+@contextmanager
+def image_of(service: Path) -> Iterator[str]:
+    """Give the name of the image that `make image` builds of the service. It goes at the end."""
+    need_image(base_of(service))
+    done = subprocess.run(["make", "image"], cwd=service, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    try:
+        yield service.name
+    finally:
+        docker("image", "rm", "--force", service.name)
 
 
 def docker(*arguments: str, data: bytes | None = None) -> str:

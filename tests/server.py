@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,22 @@ REAL_SECONDS_MAX = 120.0
 
 POLL_SECONDS = 0.05
 
+# An app whose job adds a line to a file in its folder for each run: the number, and the process.
+TICKING = """
+import os
+
+from app.cron import JobContext, every, job
+from app.main import create_app
+
+@job(every(seconds=1))
+async def tick(ctx: JobContext) -> None:
+    with open("ticks", "a") as ticks:
+        ticks.write(f"{ctx.run_no} {os.getpid()}\\n")
+
+def service():
+    return create_app(jobs=[tick])
+"""
+
 
 def wait_until(condition: Callable[[], bool], what: str = "") -> float:
     """Wait until it is so, and return for how many seconds."""
@@ -25,6 +42,19 @@ def wait_until(condition: Callable[[], bool], what: str = "") -> float:
         assert time.monotonic() - began < REAL_SECONDS_MAX, f"it does not come to that: {what}"
         time.sleep(POLL_SECONDS)
     return time.monotonic() - began
+
+
+def free_port() -> str:
+    """Return a port of the loopback that nobody has."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return str(server.getsockname()[1])
+
+
+def ticks(folder: Path) -> list[tuple[int, int]]:
+    """Return the runs of TICKING's job that have begun: their numbers, and by which process."""
+    path = folder / "ticks"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [(int(number), int(pid)) for number, pid in (line.split() for line in lines)]
 
 
 class Server:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from cookiecutter.generate import is_copy_only_path  # type: ignore[import-untyped]
+from cookiecutter.generate import is_copy_only_path
 
 from tools.bake import TEMPLATE
 

@@ -20,8 +20,8 @@ from unittest import mock
 
 import pytest
 import yaml
-from cookiecutter.exceptions import FailedHookException  # type: ignore[import-untyped]
-from cookiecutter.main import cookiecutter  # type: ignore[import-untyped]
+from cookiecutter.exceptions import FailedHookException
+from cookiecutter.main import cookiecutter
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from packaging.utils import canonicalize_name

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from tests.engine import (
     COMPOSE_OVERRIDE,
     NO_RIGHTS,
     Container,
+    base_of,
     compose_environment,
     docker,
+    image_of,
     need_image,
     unique,
 )
@@ -28,8 +31,6 @@ from tests.server import wait_until
 from tools.bake import bake
 
 SLUG = unique("compose-test")
-
-BASE = "python:3.13-slim"
 
 REPLICAS = 3
 
@@ -85,25 +86,17 @@ class Story:
     attempts: dict[str, bool]
 
 
-class Compose:
-    """The project of these tests."""
-
-    def __init__(self, service: Path) -> None:
-        """Start nothing yet."""
-        self._service = service
-
-    def __call__(self, *arguments: str) -> str:
-        """Run a command of Compose's, which must succeed. Return its output."""
-        files = os.pathsep.join(["compose.yaml", "override.yaml"])
-        done = subprocess.run(
-            ["docker", "compose", "--project-name", SLUG, *arguments],
-            cwd=self._service,
-            env={**compose_environment(), "COMPOSE_FILE": files},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, f"compose {' '.join(arguments)}\n{done.stderr}"
-        return done.stdout
+def compose(service: Path, *arguments: str, **variables: str) -> str:
+    """Run a command of Compose's, which must succeed. Return its output."""
+    done = subprocess.run(
+        ["docker", "compose", *arguments],
+        cwd=service,
+        env={**compose_environment(), **variables},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"compose {' '.join(arguments)}\n{done.stderr}"
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -120,15 +113,13 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def story(service: Path) -> Iterator[Story]:
     """Start three, kill one, watch."""
-    need_image(BASE)
-    subprocess.run(["make", "image"], cwd=service, check=True, capture_output=True)
-    run = Compose(service)
-    try:
-        run("up", "--detach", "--no-build", "--wait", "--scale", f"app={REPLICAS}")
-        yield live([Container(name) for name in run("ps", "--quiet").split()])
-    finally:
-        run("down", "--volumes", "--remove-orphans")
-        docker("image", "rm", "--force", SLUG)
+    run = partial(compose, service, COMPOSE_FILE=f"compose.yaml{os.pathsep}override.yaml")
+    with image_of(service):
+        try:
+            run("up", "--detach", "--no-build", "--wait", "--scale", f"app={REPLICAS}")
+            yield live([Container(name) for name in run("ps", "--quiet").split()])
+        finally:
+            run("down", "--volumes", "--remove-orphans")
 
 
 def live(containers: list[Container]) -> Story:
@@ -169,7 +160,7 @@ def live(containers: list[Container]) -> Story:
             "write to the code": container.succeeds("touch", "/app/file"),
             "write to /tmp": container.succeeds("touch", "/tmp/file"),
             "write to /data": container.succeeds("touch", "/data/file"),
-            "log as .env says": "DEBUG" in container.run("env"),
+            "have what .env says": "DEBUG" in container.run("env"),
         },
     )
 
@@ -219,7 +210,7 @@ def test_it_can_write_nothing_but_its_data_and_gain_no_rights(story: Story) -> N
         "write to the code": False,
         "write to /tmp": True,
         "write to /data": True,
-        "log as .env says": True,
+        "have what .env says": True,
     }
 
 
@@ -230,15 +221,9 @@ def test_ports_of_this_machine_are_asked_for(
     service: Path, variables: dict[str, str], published: str
 ) -> None:
     """One that stays the same, or a range for several processes; no other machine gets there."""
-    need_image(BASE)
-    config = subprocess.run(
-        ["docker", "compose", "--file", "compose.yaml", "config", "--format", "json"],
-        cwd=service,
-        env={**compose_environment(), **variables},
-        check=True,
-        capture_output=True,
-    )
-    app: dict[str, Any] = json.loads(config.stdout)["services"]["app"]
+    need_image(base_of(service))
+    config = compose(service, "config", "--format", "json", **variables)
+    app: dict[str, Any] = json.loads(config)["services"]["app"]
     [port] = app["ports"]
     assert (port["host_ip"], port["published"], port["target"]) == ("127.0.0.1", published, 8000)
     assert app["environment"]["UVICORN_PORT"] == "8000"

@@ -18,26 +18,13 @@ import httpx2
 import pytest
 
 from tests.machine import lacking
-from tests.server import REAL_SECONDS_MAX, Server, wait_until
+from tests.server import REAL_SECONDS_MAX, TICKING, Server, ticks, wait_until
 from tools.bake import TEMPLATE
 
 # The first one serves whoever may have user namespaces, the second one root.
 NAMESPACES = (["unshare", "--map-root-user", "--mount"], ["unshare", "--mount"])
 
 DISK_KILOBYTES = 8_000
-
-APP = """
-from app.cron import JobContext, every, job
-from app.main import create_app
-
-@job(every(seconds=1))
-async def tick(ctx: JobContext) -> None:
-    with open("ticks", "a") as ticks:
-        ticks.write(f"{ctx.run_no}\\n")
-
-def service():
-    return create_app(jobs=[tick])
-"""
 
 
 # What is to be seen
@@ -188,13 +175,13 @@ def fill(path: Path) -> None:
 def tell(folder: Path) -> dict[str, object]:
     """Do all that is to be seen, and return it."""
     seen: dict[str, object] = {}
-    disk, ticks = folder / "disk", folder / "ticks"
-    (folder / "service.py").write_text(APP)
+    disk = folder / "disk"
+    (folder / "service.py").write_text(TICKING)
     size = f"size={DISK_KILOBYTES}k"
     subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", disk], check=True)
 
     def count() -> int:
-        return len(ticks.read_text().splitlines()) if ticks.exists() else 0
+        return len(ticks(folder))
 
     with Uvicorn(folder, disk, "one.log") as one, Uvicorn(folder, disk, "two.log") as two:
         both = (one, two)
@@ -219,7 +206,7 @@ def tell(folder: Path) -> dict[str, object]:
             server.end_by(signal.SIGINT)
         seen["warnings"] = [server.warnings() for server in both]
     seen["ticks at the end"] = count()
-    seen["ticks"] = [int(line) for line in ticks.read_text().splitlines()]
+    seen["ticks"] = [number for number, _ in ticks(folder)]
     database = sqlite3.connect(disk / "app.db")
     seen["runs"] = database.execute("SELECT run_no, outcome FROM cron_run ORDER BY 1").fetchall()
     [seen["sessions"]] = database.execute("SELECT count(*) FROM sessions").fetchone()

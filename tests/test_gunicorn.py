@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx2
 
-from tests.server import Server
+from tests.server import TICKING, Server, ticks
 
 # As the README has it. With --preload, what is wrong with the settings ends gunicorn; without it,
 # workers are started again and again. The socket would be in the home of whoever runs the tests.
@@ -19,22 +19,6 @@ OPTIONS = (
     "--preload",
     "--no-control-socket",
 )
-
-# Appends the number of each run to a file, and which worker makes it.
-TICKING = """
-import os
-
-from app.cron import JobContext, every, job
-from app.main import create_app
-
-@job(every(seconds=1))
-async def tick(ctx: JobContext) -> None:
-    with open("ticks", "a") as ticks:
-        ticks.write(f"{ctx.run_no} {os.getpid()}\\n")
-
-def service():
-    return create_app(jobs=[tick])
-"""
 
 # Two that last: one ends when it is asked to.
 LASTING = """
@@ -96,12 +80,6 @@ class Gunicorn(Server):
         os.kill(worker, signal.SIGKILL)
         self.wait_until(lambda: len(self.workers()) > count)
 
-    def ticks(self) -> list[tuple[int, int]]:
-        """Return the runs that have begun: their numbers, and by which process."""
-        path = self.folder / "ticks"
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [(int(number), int(pid)) for number, pid in (line.split() for line in lines)]
-
     def select(self, statement: str) -> list[tuple[object, ...]]:
         """Ask the database, from outside."""
         with closing(sqlite3.connect(self.folder / "app.db")) as database:
@@ -132,11 +110,11 @@ def test_both_workers_schedule_and_each_run_is_made_once(tmp_path: Path) -> None
     (tmp_path / "service.py").write_text(TICKING)
     with Gunicorn(tmp_path) as gunicorn:
         gunicorn.url()
-        gunicorn.wait_until(lambda: len(gunicorn.ticks()) >= 6)
+        gunicorn.wait_until(lambda: len(ticks(tmp_path)) >= 6)
         gunicorn.end_by(signal.SIGTERM)
         processes = gunicorn.select("SELECT owner FROM cron_process")
         runs = gunicorn.select("SELECT run_no, outcome FROM cron_run ORDER BY run_no")
-    numbers = [number for number, _ in gunicorn.ticks()]
+    numbers = [number for number, _ in ticks(tmp_path)]
     assert numbers == list(range(1, len(numbers) + 1))
     assert runs == [(number, "ok") for number in numbers]
     owners = " ".join(str(owner) for (owner,) in processes)
@@ -149,17 +127,17 @@ def test_killed_workers_are_replaced_and_the_jobs_go_on(tmp_path: Path) -> None:
     (tmp_path / "service.py").write_text(TICKING)
     with Gunicorn(tmp_path) as gunicorn:
         gunicorn.url()
-        gunicorn.wait_until(lambda: len(gunicorn.ticks()) >= 2)
+        gunicorn.wait_until(lambda: len(ticks(tmp_path)) >= 2)
         first = gunicorn.workers()
         for worker in first:
             gunicorn.replace(worker)
-        gunicorn.wait_until(lambda: gunicorn.ticks()[-1][1] not in first)
+        gunicorn.wait_until(lambda: ticks(tmp_path)[-1][1] not in first)
         answer = httpx2.get(f"{gunicorn.url()}/health/ready", trust_env=False)
         code, _ = gunicorn.end_by(signal.SIGTERM)
         ended_well = gunicorn.select("SELECT run_no FROM cron_run WHERE outcome = 'ok'")
     assert answer.status_code == 200
     assert code == 0
-    numbers = [number for number, _ in gunicorn.ticks()]
+    numbers = [number for number, _ in ticks(tmp_path)]
     assert numbers == sorted(set(numbers))
     assert {number for (number,) in ended_well} <= set(numbers)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.engine import NO_RIGHTS, Container, docker, need_image, unique
+from tests.engine import NO_RIGHTS, Container, base_of, docker, image_of, unique
 from tests.server import wait_until
 from tools.bake import bake
 from tools.pythons import SUPPORTED
@@ -48,6 +48,7 @@ from app.cron import JobContext, every, job
 @job(every(hours=1, jitter=0))
 async def endless(ctx: JobContext) -> None:
     """Go on until it is cancelled."""
+    print("endless has begun")
     await ctx.clock.sleep(timedelta(days=1).total_seconds())
 '''
 
@@ -84,6 +85,7 @@ class Story:
     healthy_seconds: float
     user: str
     limits: dict[str, str]
+    log: str
     stop_seconds: float
     exit_code: int
     session: tuple[int, Any]
@@ -93,17 +95,11 @@ class Story:
 @pytest.fixture(scope="module", params=SUPPORTED)
 def story(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Story:
     """Build, start, stop in the middle of a run, start again."""
-    version = request.param
-    need_image(f"python:{version}-slim")
-    slug = unique("image-test")
-    service = bake(tmp_path_factory.mktemp("image"), project_slug=slug, python_version=version)
+    answers = {"project_slug": unique("image-test"), "python_version": request.param}
+    service = bake(tmp_path_factory.mktemp("image"), **answers)
     litter(service)
-    subprocess.run(["make", "image"], cwd=service, check=True, capture_output=True)
-    try:
-        with Container.started(*RIGHTS, slug) as container:
-            return live(container, service, slug)
-    finally:
-        docker("image", "rm", "--force", slug)
+    with image_of(service) as image, Container.started(*RIGHTS, image) as container:
+        return live(container, service, image)
 
 
 def litter(service: Path) -> None:
@@ -120,10 +116,11 @@ def litter(service: Path) -> None:
 def live(container: Container, service: Path, image: str) -> Story:
     """Be the image's first user."""
     healthy_seconds = container.wait_until_healthy()
+    wait_until(lambda: bool(container.history("endless")), "the job has begun")
+    log = container.log  # before a request makes the server write
     user = container.run("id")
     new = json.dumps({"user": "ada", "ttl_seconds": 3600})
     _, created = container.ask("POST", "/sessions", new)
-    wait_until(lambda: bool(container.history("endless")), "the job has begun")
     docker("exec", "--detach", container.name, "python", "-c", SLOW_CLIENT)
     wait_until(lambda: "connected" in container.run("ls", "/tmp"), "a slow client")
     began = time.monotonic()
@@ -143,17 +140,12 @@ def live(container: Container, service: Path, image: str) -> Story:
         healthy_seconds=healthy_seconds,
         user=user,
         limits=container.limits(),
+        log=log,
         stop_seconds=stop_seconds,
         exit_code=exit_code,
         session=container.ask("GET", f"/sessions/{created['id']}"),
         runs=container.history("endless"),
     )
-
-
-def base_of(service: Path) -> str:
-    """Return the image that the Dockerfile begins with."""
-    [name, *_] = re.findall(r"^FROM (\S+) AS base$", (service / "Dockerfile").read_text(), re.M)
-    return str(name)
 
 
 def size_of(image: str) -> int:
@@ -206,6 +198,11 @@ def test_it_runs_as_nobody(story: Story) -> None:
 def test_it_needs_no_rights(story: Story) -> None:
     """It has done all this without a capability, and can get none."""
     assert story.limits == NO_RIGHTS
+
+
+def test_what_a_job_prints_is_told_at_once(story: Story) -> None:
+    """Not when there is enough of it, or the server has something to say."""
+    assert "endless has begun\n" in story.log
 
 
 def test_it_stops_within_the_time_that_docker_gives(story: Story) -> None:

@@ -8,17 +8,15 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.engine import COMPOSE_OVERRIDE, compose_environment, docker, need_image, unique
+from tests.engine import COMPOSE_OVERRIDE, compose_environment, image_of, unique
+from tests.server import REAL_SECONDS_MAX, free_port, wait_until
 from tools.bake import TEMPLATE, bake, copy_template
-
-REAL_SECONDS_MAX = 120.0
 
 VENV = Path(sys.prefix)
 
@@ -52,6 +50,15 @@ def run(command: str, folder: Path, **environment: str) -> str:
     )
     assert result.returncode == 0, f"{command}\n{result.stdout}{result.stderr}"
     return result.stdout
+
+
+def is_served(port: str) -> bool:
+    """Say whether somebody listens on that port of the loopback."""
+    try:
+        socket.create_connection(("127.0.0.1", int(port)), 1).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
@@ -97,16 +104,9 @@ def test_the_service_answers_as_its_readme_says(project: Path) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed: the requests of the service's README")
     serve, requests = blocks(project / "README.md", "sh")[:2]
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
+    port = free_port()
     with started(serve.strip(), project, UVICORN_PORT=port):
-        deadline = time.monotonic() + REAL_SECONDS_MAX
-        while time.monotonic() < deadline:
-            try:
-                socket.create_connection(("127.0.0.1", int(port)), 1).close()
-                break
-            except OSError:
-                time.sleep(0.05)
+        wait_until(lambda: is_served(port), "it serves")
         create, live, ready = requests.replace("127.0.0.1:8000", f"127.0.0.1:{port}").splitlines()
         assert '"user":"ada"' in run(create, project, NO_PROXY="*")
         assert '"status":"ok"' in run(live, project, NO_PROXY="*")
@@ -118,24 +118,20 @@ def test_the_container_is_used_as_the_readme_says(tmp_path: Path) -> None:
 
     Compose cannot build where the engine is old or needs another network for that.
     """
-    need_image("python:3.13-slim")
-    slug = unique("readme-test")
-    service = bake(tmp_path, project_slug=slug)
+    service = bake(tmp_path, project_slug=unique("readme-test"))
     (service / "override.yaml").write_text(COMPOSE_OVERRIDE)
     [lines] = [block for block in blocks(service / "README.md", "sh") if "compose" in block]
     environment = {**compose_environment(), "COMPOSE_FILE": "compose.yaml:override.yaml"}
-    try:
-        start, look, stop = lines.splitlines()
-        run("make image", service)
-        run(start.replace("--build", "--no-build"), service, **environment)
-        assert "expire_sessions" in run(look, service, **environment)
-        run(stop, service, **environment)
-        assert run("docker compose ps --all --format '{{.ExitCode}}'", service, **environment) == (
-            "0\n"
-        )
-    finally:
-        run("docker compose down --volumes", service, **environment)
-        docker("image", "rm", "--force", slug)
+    exit_codes = "docker compose ps --all --format '{{.ExitCode}}'"
+    with image_of(service):
+        try:
+            start, look, stop = lines.splitlines()
+            run(start.replace("--build", "--no-build"), service, **environment)
+            assert "expire_sessions" in run(look, service, **environment)
+            run(stop, service, **environment)
+            assert run(exit_codes, service, **environment) == "0\n"
+        finally:
+            run("docker compose down --volumes", service, **environment)
 
 
 def test_a_commit_is_checked_as_the_readme_says(

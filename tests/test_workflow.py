@@ -9,7 +9,6 @@ import io
 import os
 import re
 import shutil
-import socket
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
@@ -20,8 +19,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.engine import Container, docker, is_there, need_image, unique
+from tests.engine import Container, base_of, docker, is_there, need_image, unique
 from tests.machine import lacking
+from tests.server import free_port
 from tools import pythons
 from tools.bake import bake
 
@@ -85,7 +85,8 @@ def on_this_machine(service: Path, version: str, work: Path) -> Step:
     """Copy the service to `work`; its Makefile is told which Python to take."""
     interpreter = pythons.find(version)
     if interpreter is None:
-        lacking(f"Python {version} is not on this machine, the generated suite is untested with it")
+        what = f"Python {version} is not on this machine, the generated suite is untested with it"
+        lacking(what, in_ci_too=version == pythons.NOT_YET_IN_CI)
     shutil.copytree(service, work)
     return lambda step: run(step, work, PYTHON=str(interpreter))
 
@@ -139,16 +140,10 @@ def test_its_tests_are_green(service: Path, version: str, way: str, tmp_path: Pa
     assert re.search(r"=+ \d+ passed(, 1 skipped)? in \S+ .*=+\n$", output), output
 
 
-def free_port() -> str:
-    """Return a port of this machine that nobody has."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return str(server.getsockname()[1])
-
-
 @contextmanager
-def image_of(service: Path) -> Iterator[None]:
+def new_image_of(service: Path) -> Iterator[None]:
     """Let an image of that service be made; no container of it may be left. It is removed."""
-    need_image(f"python:{(service / '.python-version').read_text().strip()}-slim")
+    need_image(base_of(service))
     yield
     assert docker("ps", "--all", "--quiet", "--filter", f"ancestor={service.name}") == ""
     docker("image", "rm", "--force", service.name)
@@ -156,7 +151,7 @@ def image_of(service: Path) -> Iterator[None]:
 
 def test_the_image_is_built_run_probed_and_stopped(service: Path) -> None:
     """The answer and the exit code are shown, and nothing is left."""
-    with image_of(service):
+    with new_image_of(service):
         for command in steps(service, "check-image"):
             output = run(command, service, PORT=free_port())
     assert '{"status":"ok","database":"ok"}\n' in output
@@ -179,5 +174,5 @@ def test_an_image_that_does_not_work_fails(tmp_path: Path, command: str, problem
     dockerfile.write_text(f"{good}CMD {command}\n")
     makefile = bad / "Makefile"
     makefile.write_text(makefile.read_text("utf-8").replace("--retry 30", "--retry 3"))
-    with image_of(bad), pytest.raises(AssertionError, match=problem):
+    with new_image_of(bad), pytest.raises(AssertionError, match=problem):
         run("make check-image", bad, PORT=free_port())

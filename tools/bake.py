@@ -7,8 +7,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from cookiecutter.exceptions import CookiecutterException  # type: ignore[import-untyped]
-from cookiecutter.main import cookiecutter  # type: ignore[import-untyped]
+from cookiecutter.exceptions import CookiecutterException
+from cookiecutter.main import cookiecutter
 
 TEMPLATE = Path(__file__).resolve().parent.parent
 
