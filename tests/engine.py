@@ -39,6 +39,12 @@ print(answer.status, answer.read().decode())
 """
 
 
+POSTGRES = "postgres:18"
+
+# What compose.yaml asks for is for the tests to say.
+COMPOSE_VARIABLES = {"COMPOSE_PROFILES", "DATABASE_URL", "PORTS"}
+
+
 @functools.cache
 def is_there() -> bool:
     """Say whether there is an engine."""
@@ -62,6 +68,20 @@ def need_image(name: str) -> None:
             f"the image {name} cannot be had here: what is built on it, or runs in it, is untested",
             in_ci_too=f":{NOT_YET_IN_CI}" in name,
         )
+
+
+def need_postgres_image(base: str) -> None:
+    """Have an engine, and the image of Postgres. CI, which cannot, makes a stand-in on `base`."""
+    if os.environ.get("CI") and is_there() and not _has_image(POSTGRES):
+        need_image(base)
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        subprocess.run(
+            [Path("tools/docker/make-postgres"), base, POSTGRES],
+            env={**os.environ, "PATH": path},
+            check=True,
+        )
+        _has_image.cache_clear()
+    need_image(POSTGRES)
 
 
 @functools.cache
@@ -172,10 +192,23 @@ class Container:
         return runs
 
 
+def compose(service: Path, *arguments: str, **variables: str) -> str:
+    """Run a command of Compose's, which must succeed. Return its output."""
+    done = subprocess.run(
+        ["docker", "compose", *arguments],
+        cwd=service,
+        env={**compose_environment(), **variables},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"compose {' '.join(arguments)}\n{done.stderr}"
+    return done.stdout
+
+
 @functools.cache
 def compose_environment() -> dict[str, str]:
     """Return the environment in which `docker compose` is there, by a package if need be."""
-    environment = dict(os.environ)
+    environment = {name: os.environ[name] for name in os.environ if name not in COMPOSE_VARIABLES}
     if subprocess.run(["docker", "compose", "version"], capture_output=True).returncode:
         folder = Path(sys.prefix, "docker")  # where Docker is told to look for plugins
         plugin = folder / "cli-plugins" / "docker-compose"

@@ -5,7 +5,6 @@ All that is to be seen happens once, in `story`; each test looks at one thing.
 
 import json
 import os
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,7 +20,7 @@ from tests.engine import (
     NO_RIGHTS,
     Container,
     base_of,
-    compose_environment,
+    compose,
     docker,
     image_of,
     need_image,
@@ -84,19 +83,6 @@ class Story:
     restarts: list[int]
     limits: dict[str, str]
     attempts: dict[str, bool]
-
-
-def compose(service: Path, *arguments: str, **variables: str) -> str:
-    """Run a command of Compose's, which must succeed. Return its output."""
-    done = subprocess.run(
-        ["docker", "compose", *arguments],
-        cwd=service,
-        env={**compose_environment(), **variables},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, f"compose {' '.join(arguments)}\n{done.stderr}"
-    return done.stdout
 
 
 @pytest.fixture(scope="module")

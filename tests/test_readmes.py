@@ -153,13 +153,104 @@ def test_a_commit_is_checked_as_the_readme_says(
 def test_a_job_is_added_as_the_readme_says(project: Path, tmp_path: Path) -> None:
     """Two files and a test, as they stand there, and `make check` is content."""
     copy = shutil.copytree(project, tmp_path / "copy", symlinks=True)
-    files = [block for block in blocks(copy / "README.md", "python") if block.startswith("# ")]
-    assert len(files) == 3
-    for file in files:
-        path, _, text = file.removeprefix("# ").partition("\n")
-        (copy / path).write_text(text, "utf-8")
+    files = blocks_of_files(copy)[:3]
+    write(files, copy)
     assert "make check\n" in blocks(copy / "README.md", "sh")
     # The whole suite runs elsewhere; here it is about what was added.
     output = run("make lint types && .venv/bin/python -m pytest tests/jobs -v", copy)
     [test] = re.findall(r"def (test_\w+)", files[-1])
-    assert f"{test} PASSED" in output
+    for database in ("sqlite", "postgres"):
+        assert f"{test}[{database}] PASSED" in output
+
+
+def blocks_of_files(service: Path) -> list[str]:
+    """Return the blocks of the service's README that are whole files, their path on top."""
+    return [block for block in blocks(service / "README.md", "python") if block.startswith("# ")]
+
+
+def write(files: list[str], service: Path) -> None:
+    """Write such blocks to where they belong."""
+    for file in files:
+        path, _, text = file.removeprefix("# ").partition("\n")
+        (service / path).write_text(text, "utf-8")
+
+
+# What the README leaves to its reader: a test, as that of the README's first job.
+SESSION_TEST = '''"""A job with a session of its own."""
+
+import asyncio
+from contextlib import AbstractAsyncContextManager
+
+import pytest
+from httpx2 import AsyncClient
+
+from app.jobs.end_guest_sessions import end_guest_sessions
+from app.main import create_app
+from app.settings import Settings
+from support import FakeClock, fixed, notes, on_postgres, query, serving
+
+pytestmark = on_postgres
+
+
+def served(settings: Settings, clock: FakeClock) -> AbstractAsyncContextManager[AsyncClient]:
+    """The app, whose job comes after five seconds."""
+    app = create_app(settings, jobs=[end_guest_sessions], clock=clock, random=fixed(0.5))
+    return serving(app, clock)
+
+
+async def end_of_run(caplog: pytest.LogCaptureFixture) -> str:
+    """How the run has ended. The clock does not wait for what waits for a socket."""
+    async with asyncio.timeout(30):
+        while not notes(caplog, "end_guest_sessions"):  # noqa: ASYNC110 -- nobody tells
+            await asyncio.sleep(0.01)
+    [note] = notes(caplog, "end_guest_sessions")
+    return note
+
+
+async def test_it_writes(
+    clock: FakeClock, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As long as its run is the last one."""
+    async with served(settings, clock) as client:
+        await client.post("/sessions", json={"user": "guest", "ttl_seconds": 86_400})
+        await clock.advance(seconds=5)
+        assert await end_of_run(caplog) == "ok"
+        assert query(settings, "SELECT id FROM sessions") == []
+
+
+OVERTAKE = """
+    CREATE FUNCTION overtake() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN UPDATE cron_job SET owner = 'another'; RETURN OLD; END $$
+"""
+
+
+async def test_the_fence_stands(
+    clock: FakeClock, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a run writes that was overtaken is not committed."""
+    async with served(settings, clock) as client:
+        await client.post("/sessions", json={"user": "guest", "ttl_seconds": 86_400})
+        query(settings, OVERTAKE)
+        each = "BEFORE DELETE ON sessions FOR EACH ROW EXECUTE FUNCTION overtake()"
+        query(settings, f"CREATE TRIGGER overtake {each}")
+        await clock.advance(seconds=5)
+        assert (await end_of_run(caplog)).startswith("error, LeaseLost")
+        assert len(query(settings, "SELECT id FROM sessions")) == 1
+'''
+
+
+def test_an_async_session_is_added_as_the_readme_says(project: Path, tmp_path: Path) -> None:
+    """The files and the changed line, as they stand there: lint, types and a test are content."""
+    copy = shutil.copytree(project, tmp_path / "copy", symlinks=True)
+    write(blocks_of_files(copy)[3:], copy)
+    old, new = re.findall(r"`(async with .*?\()`", (copy / "README.md").read_text("utf-8"))
+    main = copy / "app" / "main.py"
+    assert old in main.read_text()
+    text = main.read_text().replace(old, new)
+    session = "from app.session import open_engine\nfrom app.sessions"
+    main.write_text(text.replace("from app.sessions", session))
+    test = copy / "tests" / "jobs" / "test_end_guest_sessions.py"
+    test.write_text(SESSION_TEST)
+    run(".venv/bin/ruff format", copy)  # the changed line has become too long
+    output = run(f"make lint types && .venv/bin/python -m pytest {test} -v", copy)
+    assert "2 passed" in output

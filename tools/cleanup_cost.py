@@ -37,7 +37,7 @@ from sqlalchemy.exc import OperationalError
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "{{cookiecutter.project_slug}}"))
 
 from app.cron.clock import SystemClock, seeded
-from app.cron.database import Database
+from app.cron.sqlite import SqliteDatabase
 from app.cron.inject import prepare
 from app.cron.moment import to_microseconds
 from app.cron.scheduler import Scheduler
@@ -113,7 +113,7 @@ def main(arguments: Sequence[str]) -> int:
 
 async def make(path: Path, rows: int, expired: int) -> None:
     """Make a database in which so many sessions, anywhere in the table, have expired."""
-    with closing(Database(path)) as database:
+    with closing(SqliteDatabase(path)) as database:
         await upgrade_schema(database, SystemClock())
     chance, day = random.Random("sessions"), 24 * 60 * 60 * 1_000_000
     over, now = set(chance.sample(range(rows), expired)), to_microseconds(datetime.now(UTC))
@@ -172,7 +172,7 @@ async def measure(
     path: Path, way: Callable[[Database], Awaitable[None]], *, elsewhere: bool
 ) -> Measurement:
     """Delete in one way, while an app writes."""
-    with closing(Database(path)) as database:
+    with closing(SqliteDatabase(path)) as database:
         async with write_elsewhere(path) if elsewhere else write_here(database) as writes:
             started = time.monotonic()
             await way(database)
@@ -285,7 +285,7 @@ async def write_elsewhere(path: Path) -> AsyncIterator[Writes]:
 
 async def write_until_told(path: Path) -> None:
     """Be that other process."""
-    with closing(Database(path)) as database:
+    with closing(SqliteDatabase(path)) as database:
         async with write_here(database) as writes:
             print("writing", flush=True)
             await asyncio.to_thread(sys.stdin.readline)

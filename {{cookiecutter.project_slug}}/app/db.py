@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -11,13 +12,14 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
-from sqlalchemy import Connection, MetaData
+from sqlalchemy import URL, Connection, MetaData
 from sqlalchemy.exc import OperationalError
 
 from .cron.clock import Clock
-from .cron.database import Database, DatabaseError
+from .cron.database import Database, DatabaseError, reason_of
 from .cron.moment import Moment as Moment
-from .cron.sqlite import is_locked
+from .cron.postgres import PostgresDatabase
+from .cron.sqlite import SqliteDatabase
 from .cron.tables import check_version, upgrade_tables
 from .settings import Settings
 
@@ -29,8 +31,8 @@ metadata = MetaData()
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
-# How long the start waits for another program to let go of the database.
-LOCKED_SECONDS_MAX = 120
+# How long the start waits for a database that is locked by another program, or does not answer.
+WAIT_SECONDS_MAX = 120
 
 # Where an app may run on several machines, and what tells: the platforms' own variables.
 PLATFORMS = {
@@ -47,20 +49,44 @@ PLATFORMS = {
 
 def open_database(settings: Settings) -> Database:
     """The database that the settings name. Raises DatabaseError if it cannot be used."""
-    database = Database(settings.database_path)
+    database = database_at(settings.url)
     database.check(check_version)
     return database
 
 
-def remark_on_platform(environment: Mapping[str, str]) -> str | None:
-    """What the file cannot do on the platform that the environment tells of; None elsewhere."""
+def database_at(url: URL) -> Database:
+    """The database at the URL, whether it can be used or not."""
+    if url.get_backend_name() == "sqlite":
+        return SqliteDatabase(_path_of(url))
+    return PostgresDatabase(url)
+
+
+def missing_file(settings: Settings) -> Path | None:
+    """The path of a SQLite file that is not there yet.
+
+    None also of one that cannot be looked at: to open it tells why.
+    """
+    url = settings.url
+    with suppress(OSError):
+        if url.get_backend_name() == "sqlite" and not (path := _path_of(url)).exists():
+            return path
+    return None
+
+
+def remark_on_platform(database: Database, environment: Mapping[str, str]) -> str | None:
+    """What a file cannot do on the platform that the environment tells of; None elsewhere."""
     names = (name for variable, name in PLATFORMS.items() if environment.get(variable))
-    if (platform := next(names, None)) is None:
+    if not isinstance(database, SqliteDatabase) or (platform := next(names, None)) is None:
         return None
     return (
         f"this is {platform}, and a SQLite file coordinates the processes of one machine only: of "
-        "several replicas each would run every job; keep to one, with the file on a volume"
+        "several replicas each would run every job; set DATABASE_URL to a Postgres database, or "
+        "keep to one replica, with the file on a volume"
     )
+
+
+def _path_of(url: URL) -> Path:
+    return Path(str(url.database)).absolute()
 
 
 async def get_database(connection: HTTPConnection) -> Database:
@@ -76,8 +102,8 @@ async def upgrade_schema(database: Database, clock: Clock) -> None:
     """Bring the tables of the app and of the engine to what this code knows.
 
     A database that newer code has upgraded is left alone: two versions run side by side during a
-    deployment. All is one write transaction, so processes that start together take turns. Another
-    program that keeps it locked is waited for, two minutes at most: then it raises DatabaseError.
+    deployment. All is one write transaction, so processes that start together take turns. One that
+    is locked, or does not answer, is waited for, two minutes at most: then it raises DatabaseError.
     """
     began, waited = clock.monotonic(), False
     while True:
@@ -85,18 +111,19 @@ async def upgrade_schema(database: Database, clock: Clock) -> None:
             await database.write(_upgrade)
             break
         except OperationalError as error:
-            if not is_locked(error):
+            if not database.may_be_waited_for(error):
                 raise
-        if (seconds := clock.monotonic() - began) > LOCKED_SECONDS_MAX:
-            problem = f"{database.path}: locked by another program for {seconds:.0f} s"
+            reason = reason_of(error)
+        if (seconds := clock.monotonic() - began) > WAIT_SECONDS_MAX:
+            problem = f"{database.name}: cannot be used for {seconds:.0f} s: {reason}"
             log.critical(problem)  # the server's own word on a failed start is a long traceback
             raise DatabaseError(problem)
         if not waited:
-            log.warning("the database is locked by another program; waiting for it")
+            log.warning("waiting for the database: %s", reason)
             waited = True
         await clock.sleep(1)
     if waited:
-        log.warning("the database is free after %.0f s", clock.monotonic() - began)
+        log.warning("the database is there after %.0f s", clock.monotonic() - began)
 
 
 def _upgrade(connection: Connection) -> None:

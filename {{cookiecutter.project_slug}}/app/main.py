@@ -17,6 +17,7 @@ from app.cron.job import Function, JobError
 from app.cron.schedule import in_words
 from app.cron.scheduler import Scheduler
 from app.cron.sql_store import SqlStore
+from app.cron.sqlite import SqliteDatabase
 from app.db import open_database, remark_on_platform, upgrade_schema
 from app.jobs import JOBS
 from app.ops.errors import add_error_handlers
@@ -85,17 +86,18 @@ def _log_start(
 ) -> None:
     count = f"{len(jobs)} job{'' if len(jobs) == 1 else 's'}"
     if not settings.cron_enabled:
-        log.info("cron: off, %s not started by this process, SQLite %s", count, database.path)
+        log.info("cron: off, %s not started by this process, %s", count, database.name)
         return
     due = scheduler.next_due()
     log.info(
-        "cron: %s, SQLite %s (this machine only), lease %s%s",
+        "cron: %s, %s%s, lease %s%s",
         count,
-        database.path,
+        database.name,
+        " (this machine only)" if isinstance(database, SqliteDatabase) else "",
         in_words(settings.lease),
         f", next {due[0]} in {in_words(due[1])}" if due else "",
     )
-    if remark := remark_on_platform(os.environ):
+    if remark := remark_on_platform(database, os.environ):
         log.warning("cron: %s", remark)
     for job in (injected.job for injected in jobs):
         if remark := job.schedule.remark():

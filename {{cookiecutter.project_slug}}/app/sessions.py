@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 from typing import Annotated
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Depends, HTTPException, status
 from fastapi.requests import HTTPConnection
@@ -60,18 +60,20 @@ async def create_session(new: NewSession, db: DatabaseDep, clock: ClockDep) -> S
     return session
 
 
-@router.get("/{session_id}")
-async def read_session(session_id: str, db: DatabaseDep, clock: ClockDep) -> Session:
+@router.get("/{session_id:uuid}")
+async def read_session(session_id: UUID, db: DatabaseDep, clock: ClockDep) -> Session:
     """The session, unless it has expired."""
-    query = select(sessions).where(sessions.c.id == session_id, sessions.c.expires_at > clock.now())
+    query = select(sessions).where(
+        sessions.c.id == session_id.hex, sessions.c.expires_at > clock.now()
+    )
     row = await db.read(lambda connection: connection.execute(query).one_or_none())
     if row is None:
         raise HTTPException(status.HTTP_404_NOT_FOUND, "no such session, or it has expired")
     return Session(id=row.id, user=row.user, expires_at=row.expires_at)
 
 
-@router.delete("/{session_id}", status_code=status.HTTP_204_NO_CONTENT)
-async def delete_session(session_id: str, db: DatabaseDep) -> None:
+@router.delete("/{session_id:uuid}", status_code=status.HTTP_204_NO_CONTENT)
+async def delete_session(session_id: UUID, db: DatabaseDep) -> None:
     """End the session. Ending one that is gone already is fine."""
-    statement = delete(sessions).where(sessions.c.id == session_id)
+    statement = delete(sessions).where(sessions.c.id == session_id.hex)
     await db.write(lambda connection: connection.execute(statement))

@@ -1,17 +1,20 @@
 """The settings, from the environment and `.env`. A wrong value is refused at start, by its name."""
 
 from datetime import timedelta
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from sqlalchemy import make_url
+from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 ENV_FILE = ".env"
 """In the working directory, for a machine's own values; the environment goes first."""
+
+
+POSTGRES_DRIVERS = {"postgres", "postgresql", "postgresql+psycopg", "postgresql+asyncpg"}
+"""The forms of a Postgres URL that platforms give and that people use elsewhere."""
 
 
 class SettingsError(ValueError):
@@ -29,7 +32,7 @@ class Settings(BaseSettings):
     )
 
     database_url: str = "sqlite:///data/app.db"
-    """Where the sessions are kept. A relative path is seen from the working directory."""
+    """The database. A relative path of a file is seen from the working directory."""
     cron_enabled: bool = True
     """False: this process starts no jobs by itself."""
     cron_seed: str | None = None
@@ -50,22 +53,28 @@ class Settings(BaseSettings):
 
     @field_validator("database_url")
     @classmethod
-    def _names_a_file(cls, value: str) -> str:
+    def _names_a_database(cls, value: str) -> str:
+        # What is wrong is not repeated: a URL can hold a password, in more than one place.
         try:
             url = make_url(value)
         except (ArgumentError, ValueError):
             raise ValueError("this is not a URL, as sqlite:///data/app.db is") from None
-        # What is wrong is not repeated: a URL can hold a password, in more than one place.
-        if url.drivername != "sqlite":
-            raise ValueError(f"{url.drivername} is not supported, sqlite:///data/app.db is")
-        if url.username or url.host or url.query or url.database in (None, "", ":memory:"):
+        if url.drivername in POSTGRES_DRIVERS:
+            if not url.database:
+                raise ValueError("this names no database, as postgresql://host/name does")
+        elif url.drivername != "sqlite":
+            raise ValueError(
+                f"{url.drivername} is not supported, sqlite:///data/app.db and "
+                "postgresql://user:password@host/name are"
+            )
+        elif url.username or url.host or url.query or url.database in (None, "", ":memory:"):
             raise ValueError("this names no SQLite file, as sqlite:///data/app.db does")
         return value
 
     @property
-    def database_path(self) -> Path:
-        """The file that `database_url` names."""
-        return Path(str(make_url(self.database_url).database))
+    def url(self) -> URL:
+        """`database_url` in its parts."""
+        return make_url(self.database_url)
 
     @property
     def lease(self) -> timedelta:

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from sqlalchemy import URL
 
 from app.settings import Settings
 from support import FakeClock
+from support.databases import new_url
+from support.postgres import postgres_server
 
 
 @pytest_asyncio.fixture
@@ -26,10 +29,24 @@ def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[URL]:
+    """A Postgres server, for all tests that want a database of it."""
+    with postgres_server() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest) -> Iterator[URL]:
+    """Where a new database is: every test that asks for it runs on both."""
+    with new_url(request) as url:
+        yield url
+
+
 @pytest.fixture
-def settings(no_settings: None, tmp_path: Path) -> Settings:
-    """The default settings, on a new database file."""
-    return Settings(database_url=f"sqlite:///{tmp_path}/app.db")
+def settings(no_settings: None, url: URL) -> Settings:
+    """The default settings, on a new database."""
+    return Settings(database_url=url.render_as_string(hide_password=False))
 
 
 @pytest.fixture(autouse=True)

@@ -11,13 +11,19 @@ from app.jobs import JOBS
 from app.ops.logs import set_up_logs
 from app.settings import SettingsError, read_settings
 
+from .clock import Clock, SystemClock
 from .command_line import Refused, read_arguments
 from .job import Function, JobError
 from .shell import BY_SIGNAL, FAILED, REFUSED, UNUSABLE, Shell, tell
 from .store import StoreUnavailable
 
 
-def main(words: Sequence[str] | None = None, *, jobs: Sequence[Function] = JOBS) -> int:
+def main(
+    words: Sequence[str] | None = None,
+    *,
+    jobs: Sequence[Function] = JOBS,
+    clock: Clock | None = None,
+) -> int:
     """Do what the words, or else the command line, say; give the exit code."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a note has letters that it may not know
@@ -25,7 +31,7 @@ def main(words: Sequence[str] | None = None, *, jobs: Sequence[Function] = JOBS)
         arguments = read_arguments(words)
         settings = read_settings()
         set_up_logs(settings)
-        code = asyncio.run(Shell(settings, jobs).do(arguments))
+        code = asyncio.run(Shell(settings, jobs, clock or SystemClock()).do(arguments))
         sys.stdout.flush()
     except (Refused, SettingsError, JobError) as error:
         return tell(str(error), REFUSED)

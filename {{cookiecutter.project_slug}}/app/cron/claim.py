@@ -1,6 +1,7 @@
 """The claim: of all processes that see a job due, one gets the run.
 
-It is one transaction, and SQLite gives writing to one process at a time:
+It is one transaction, which has locked the jobs' rows. What another process has locked is left to
+it: it may be claiming it.
 
 1. Pick the jobs that may run. Nobody has claimed one since this process looked, its run's number
    tells; it is due and not paused, or asked for; and no other run of it holds a lease.
@@ -14,20 +15,13 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, TextClause, text
+from sqlalchemy import Connection, Row
 
 from .moment import to_microseconds, to_moment
+from .statement import Statement
 from .store import HISTORY_AGE, HISTORY_RUNS, HISTORY_RUNS_MAX, Claim, Claimed
 
-
-def with_batch(columns: str, statement: str) -> TextClause:
-    """The statement, in which `batch` is a table of what the parameter :batch holds as JSON."""
-    values = ", ".join(f"json_extract(value, '$.{column}')" for column in columns.split(", "))
-    return text(f"WITH batch ({columns}) AS (SELECT {values} FROM json_each(:batch)) {statement}")  # noqa: S608 -- no value is in it
-
-
-PICK = with_batch(
-    "name, run_no, forced",
+PICK = Statement(
     """
     SELECT job.name, job.run_no, job.next_run_at, job.requested_at, job.failures
     FROM cron_job AS job JOIN batch ON job.name = batch.name
@@ -40,36 +34,37 @@ PICK = with_batch(
         OR job.lease_until > :now + job.lease_seconds * 1000000
     )
     """,
+    batch="name, run_no, forced",
 )
 
-TAKE = with_batch(
-    "name, due_at, next_run_at",
+TAKE = Statement(
     """
     UPDATE cron_job
     SET run_no = run_no + 1, next_run_at = batch.next_run_at, requested_at = NULL, owner = :owner,
-        lease_until = :now + :lease_seconds * 1000000, lease_seconds = :lease_seconds,
+        lease_until = :lease_until, lease_seconds = :lease_seconds,
         abandoned_count = abandoned_count + CASE WHEN owner IS NULL THEN 0 ELSE 1 END
     FROM batch WHERE cron_job.name = batch.name
     """,
+    batch="name, due_at, next_run_at",
 )
 
-ABANDON = with_batch(
-    "name, run_no",
+ABANDON = Statement(
     """
     UPDATE cron_run SET outcome = 'abandoned' FROM batch
     WHERE cron_run.name = batch.name AND cron_run.run_no = batch.run_no - 1 AND outcome IS NULL
     """,
+    batch="name, run_no",
 )
 
-RECORD = with_batch(
-    "name, run_no, due_at",
+RECORD = Statement(
     """
     INSERT INTO cron_run (name, run_no, due_at, started_at, owner)
     SELECT name, run_no, due_at, :now, :owner FROM batch
     """,
+    batch="name, run_no, due_at",
 )
 
-PRUNE = text("""
+PRUNE = Statement("""
     DELETE FROM cron_run WHERE name = :name AND (
         run_no <= :run_no - :runs_max OR run_no <= :run_no - :runs AND started_at < :too_old
     )
@@ -90,12 +85,14 @@ def claim_due(
     values = {
         "now": to_microseconds(now),
         "owner": owner,
+        "lease_until": to_microseconds(now + lease),
         "lease_seconds": lease // timedelta(seconds=1),
     }
     asked = json.dumps(
         [{"name": wish.name, "run_no": wish.run_no, "forced": wish.forced} for wish in claims]
     )
-    picked = {row.name: row for row in connection.execute(PICK, {"batch": asked, **values})}
+    rows = connection.execute(PICK.on(connection), {"batch": asked, **values})
+    picked = {row.name: row for row in rows}
     if not picked:
         return []
     claimed = [
@@ -115,11 +112,11 @@ def claim_due(
         ]
     )
     for statement in (TAKE, ABANDON, RECORD):
-        connection.execute(statement, values)
+        connection.execute(statement.on(connection), values)
     for run in claimed:
         if run.run_no % HISTORY_RUNS == 0:  # now and then, so that it costs next to nothing
             connection.execute(
-                PRUNE,
+                PRUNE.on(connection),
                 {
                     "name": run.name,
                     "run_no": run.run_no,

@@ -40,7 +40,8 @@ async def delete_in_chunks(
     3. Now and then empty the log, and leave the lock to others for as long as it was kept. Then on
        with 2, unless the app stops.
 
-    It is for `async def` jobs. It works in the database's threads, so its job needs none.
+    Raises ValueError for a table without a primary key, but for SQLite's, which has its own. It is
+    for `async def` jobs. It works in the database's threads, so its job needs none.
     """
     deleted, since_break, busy_seconds, told_at = 0, 0, 0.0, ctx.clock.monotonic()
     rows = await db.read(partial(_Rows, table, condition, ctx.clock))
@@ -74,6 +75,8 @@ class _Rows:
             self._columns = [literal_column("_rowid_")]
             # The sign keeps SQLite from reading all of them in it, where an index finds the rows.
             self._order = [literal_column("+_rowid_")]
+        if not self._columns:
+            raise ValueError(f"{table.name} has no primary key, by which to delete its rows")
         self._key = self._columns[0] if len(self._columns) == 1 else tuple_(*self._columns)
 
     def find(self, connection: Connection, after: Any = None) -> list[Any]:

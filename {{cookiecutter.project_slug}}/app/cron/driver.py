@@ -145,7 +145,7 @@ class Driver:
         asked = self._clock.monotonic()
 
         async def claim() -> asyncio.Future[Finish] | None:
-            claimed = await self._store.claim([self._plan.wish(name, forced=forced)])
+            claimed = await self._store.claim([self._plan.wish(name, forced=forced)], wait=True)
             if not claimed:
                 return None
             self._agenda.drop({name})

@@ -8,6 +8,8 @@ from sqlalchemy.exc import OperationalError
 
 from .clock import Clock
 from .database import Database
+from .postgres import limit_statements
+from .statement import is_postgres
 
 T = TypeVar("T")
 
@@ -83,6 +85,8 @@ class Fence:
     def _fenced(self, function: Callable[[Connection], T]) -> Callable[[Connection], T]:
         def fenced(connection: Connection) -> T:
             self._began = self._clock.monotonic()  # now that it has the lock
+            if is_postgres(connection):
+                limit_statements(connection, self._budget_seconds)
             try:
                 result = function(connection)
                 self.check(connection)
@@ -99,6 +103,6 @@ class Fence:
         if (seconds := self.seconds_over()) is not None:
             raise WriteTooLong(
                 f"{self._run['name']} run {self._run['run_no']} wrote for {seconds:.1f} s in one "
-                f"transaction, and all others waited: at most {self._budget_seconds:g} s are "
-                "allowed; write less at a time"
+                f"transaction: at most {self._budget_seconds:g} s are allowed, for others wait "
+                "meanwhile; write less at a time"
             )

@@ -93,8 +93,8 @@ class Leases:
             if run not in self._warned and run.fence and (seconds := run.fence.seconds_over()):
                 self._warned.add(run)
                 run.context.log.warning(
-                    "it has kept a transaction open for %.0f s; no other writes meanwhile, and "
-                    "it will not be committed",
+                    "it has kept a transaction open for %.0f s, which is too long: it will not be "
+                    "committed",
                     seconds,
                 )
 

@@ -46,7 +46,7 @@ class MemoryStore:
     async def look(self, names: Iterable[str]) -> list[Look]:
         return self._look(self._read_clock(), names)
 
-    async def claim(self, claims: Sequence[Claim]) -> list[Claimed]:
+    async def claim(self, claims: Sequence[Claim], *, wait: bool = False) -> list[Claimed]:
         now = self._read_clock()
         due_next = [claim.next_run_at(now) for claim in claims]  # before anything is changed
         claimed: list[Claimed] = []

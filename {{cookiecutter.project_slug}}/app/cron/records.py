@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar, get_args
 
-from sqlalchemy import Connection, Row, TextClause, text
+from sqlalchemy import Connection, Row
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 
-from .clock import Clock
-from .database import Database, DatabaseError
+from .clock import Clock, SystemClock
+from .database import Database, DatabaseError, reason_of
+from .lock import lock_rows
 from .moment import moment_or_none, to_microseconds, to_moment
+from .statement import Statement, is_postgres
 from .store import Outcome, Run, StoreUnavailable
 
 T = TypeVar("T")
@@ -19,7 +21,7 @@ T = TypeVar("T")
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 # One statement each: between two, a run could begin or end, and they would not go together.
-JOBS = text("""
+JOBS = Statement("""
     SELECT job.*, run.due_at, run.started_at, run.finished_at, run.outcome,
         run.owner AS run_owner, run.note, run.error
     FROM cron_job AS job
@@ -27,24 +29,32 @@ JOBS = text("""
     ORDER BY job.name
 """)
 
-HISTORY = text("""
+HISTORY = Statement("""
     SELECT run.*, job.lease_until, job.lease_seconds
     FROM cron_run AS run
     LEFT JOIN cron_job AS job ON job.name = run.name AND job.run_no = run.run_no
     WHERE run.name = :name ORDER BY run.run_no
 """)
 
-LEASE = text("SELECT lease_until, lease_seconds FROM cron_job WHERE name = :name")
+LEASE = Statement("SELECT lease_until, lease_seconds FROM cron_job WHERE name = :name")
 
-PROCESSES = text("SELECT * FROM cron_process ORDER BY started_at, owner")
+PROCESSES = Statement("SELECT * FROM cron_process ORDER BY started_at, owner")
 
-REQUEST = text("UPDATE cron_job SET requested_at = coalesce(requested_at, :now) WHERE name = :name")
+REQUEST = Statement(
+    "UPDATE cron_job SET requested_at = coalesce(requested_at, :now) WHERE name = :name"
+)
 
-PAUSE = text("UPDATE cron_job SET paused = :paused WHERE name = :name")
+PAUSE = Statement("UPDATE cron_job SET paused = :paused WHERE name = :name")
 
-FORGET = text("DELETE FROM cron_job WHERE name = :name")
+# Not now(), which is when the transaction began: it may have waited for a lock since.
+POSTGRES_NOW = Statement("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)")
 
-FORGET_RUNS = text("DELETE FROM cron_run WHERE name = :name")
+# A table that somebody has dropped is an outage, as it is on SQLite.
+POSTGRES_UNDEFINED_TABLE = "42P01"
+
+FORGET = Statement("DELETE FROM cron_job WHERE name = :name")
+
+FORGET_RUNS = Statement("DELETE FROM cron_run WHERE name = :name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +106,11 @@ class Records:
         self._database = database
         self._clock = clock
 
+    @property
+    def database_name(self) -> str:
+        """Which database it is."""
+        return self._database.name
+
     async def jobs(self) -> list[JobRecord]:
         """All jobs that have a row, by name."""
         return await self._read(JOBS, lambda rows, now: [_job(row, now) for row in rows])
@@ -127,42 +142,55 @@ class Records:
     async def forget(self, name: str) -> bool:
         """Delete the job's row and history: where code has it, it is new. False while it runs."""
 
-        def forget(connection: Connection, now: datetime) -> bool:
-            lease = connection.execute(LEASE, {"name": name}).one_or_none()
+        def forget(connection: Connection) -> bool:
+            lock_rows(connection, [name])
+            now = self._now(connection)
+            lease = connection.execute(LEASE.on(connection), {"name": name}).one_or_none()
             if lease is None or is_held(lease, now):
                 return False
-            connection.execute(FORGET, {"name": name})
-            connection.execute(FORGET_RUNS, {"name": name})
+            for statement in (FORGET, FORGET_RUNS):
+                connection.execute(statement.on(connection), {"name": name})
             return True
 
         return await self._write(forget)
 
-    async def _change(self, statement: TextClause, **values: object) -> bool:
-        def change(connection: Connection, now: datetime) -> bool:
-            values["now"] = to_microseconds(now)
-            return connection.execute(statement, values).rowcount > 0
+    async def now(self) -> datetime:
+        """The moment with which the store compares what it keeps."""
+        with unavailable():
+            return await self._database.read(self._now, urgent=True)
+
+    async def _change(self, statement: Statement, **values: object) -> bool:
+        def change(connection: Connection) -> bool:
+            values["now"] = to_microseconds(self._now(connection))
+            return connection.execute(statement.on(connection), values).rowcount > 0
 
         return await self._write(change)
 
     async def _read(
         self,
-        statement: TextClause,
+        statement: Statement,
         function: Callable[[Sequence[Row[Any]], datetime], T],
         **values: object,
     ) -> T:
         def read(connection: Connection) -> T:
-            rows = connection.execute(statement, values).all()
+            rows = connection.execute(statement.on(connection), values).all()
             # Now, not before: what was renewed meanwhile would hold for longer than can be true.
-            return function(rows, self._clock.now())
+            return function(rows, self._now(connection))
 
         with unavailable():
             return await self._database.read(read, urgent=True)
 
-    async def _write(self, function: Callable[[Connection, datetime], T]) -> T:
+    async def _write(self, function: Callable[[Connection], T]) -> T:
         with unavailable():
-            return await self._database.write(
-                lambda it: function(it, self._clock.now()), urgent=True
-            )
+            return await self._database.write(function, urgent=True)
+
+    def _now(self, connection: Connection) -> datetime:
+        """The injected clock's, but the server's where it would be a machine's own: the clocks of
+        two machines are never compared."""
+        if type(self._clock) is SystemClock and is_postgres(connection):
+            row = connection.execute(POSTGRES_NOW.on(connection))
+            return to_moment(row.scalar_one())
+        return self._clock.now()
 
 
 @contextmanager
@@ -170,10 +198,12 @@ def unavailable() -> Iterator[None]:
     """Tell a database that is away, full, locked or broken from a mistake in what it was asked."""
     try:
         yield
-    except (IntegrityError, ProgrammingError, DataError):
-        raise
+    except (IntegrityError, ProgrammingError, DataError) as error:
+        if getattr(error.orig, "sqlstate", None) != POSTGRES_UNDEFINED_TABLE:
+            raise
+        raise StoreUnavailable(reason_of(error)) from error
     except (DBAPIError, DatabaseError) as error:
-        raise StoreUnavailable(str(getattr(error, "orig", error))) from error
+        raise StoreUnavailable(reason_of(error)) from error
 
 
 def _job(row: Row[Any], now: datetime) -> JobRecord:

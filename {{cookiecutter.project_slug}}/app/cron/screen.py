@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from .due import DueTime
@@ -25,10 +24,10 @@ def show_list(
     jobs: Mapping[str, Job],
     records: Mapping[str, JobRecord],
     processes: Sequence[ProcessRecord],
-    database: Path,
+    database: str,
     now: datetime,
 ) -> None:
-    """A row for each job of this code or of the database. Below, who runs them, and the file."""
+    """A row for each job of this code or of the database. Below, who runs them, and where."""
     names = sorted({*jobs, *records})
     show_table([_job_row(name, jobs.get(name), records.get(name), now) for name in names])
     alive = [each for each in processes if each.stopped_at is None and now - each.seen_at <= ALIVE]
@@ -57,9 +56,9 @@ def show_list_as_json(
     jobs: Mapping[str, Job],
     records: Mapping[str, JobRecord],
     processes: Sequence[ProcessRecord],
-    database: Path,
+    database: str,
 ) -> None:
-    """What the file tells of the jobs, null where nothing, and of the processes of seven days."""
+    """What is known of the jobs, null where nothing, and of the processes of seven days."""
     nothing = {field.name: None for field in fields(JobRecord) if field.name != "name"}
     shown = []
     for name in sorted({*jobs, *records}):
@@ -71,7 +70,7 @@ def show_list_as_json(
             "each_process": job.each_process if job else None,
         }
         shown.append(in_code | (asdict(record) if record else nothing))
-    show_as_json({"jobs": shown, "processes": processes, "database": str(database)})
+    show_as_json({"jobs": shown, "processes": processes, "database": database})
 
 
 def show_due_times(times: Sequence[DueTime], record: JobRecord | None, now: datetime) -> None:

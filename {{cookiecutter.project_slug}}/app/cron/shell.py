@@ -10,12 +10,12 @@ from datetime import timedelta
 from difflib import get_close_matches
 from signal import SIGINT, SIGTERM
 
-from app.db import open_database, upgrade_schema
+from app.db import missing_file, open_database, upgrade_schema
 from app.main import create_app
 from app.settings import Settings
 
 from . import screen
-from .clock import SystemClock, seeded
+from .clock import Clock, seeded
 from .command_line import Refused
 from .due import due_times, has_waited, is_due
 from .job import Function, Job, collect
@@ -37,12 +37,11 @@ UNUSABLE = "the database cannot be used"
 class Shell:
     """A method for each command, which gives the exit code, and what they work with."""
 
-    def __init__(self, settings: Settings, functions: Sequence[Function]) -> None:
+    def __init__(self, settings: Settings, functions: Sequence[Function], clock: Clock) -> None:
         self._settings = settings
         self._functions = functions
         self._jobs = {job.name: job for job in collect(functions)}
-        self._path = settings.database_path.absolute()
-        self._clock = SystemClock()
+        self._clock = clock
         self._random = seeded(settings.cron_seed)
 
     async def do(self, arguments: Namespace) -> int:
@@ -69,18 +68,18 @@ class Shell:
         """The jobs of this code and of the database, and the processes that are alive."""
         async with self._store() as store:
             records, processes = await _by_name(store), await store.processes()
+            name, now = store.database_name, await store.now()
         if arguments.json:
-            screen.show_list_as_json(self._jobs, records, processes, self._path)
+            screen.show_list_as_json(self._jobs, records, processes, name)
         else:
-            screen.show_list(self._jobs, records, processes, self._path, self._clock.now())
+            screen.show_list(self._jobs, records, processes, name, now)
         return 0
 
     async def next(self, arguments: Namespace) -> int:
         """When the job is due. Without CRON_SEED chance is not known, only what it can do."""
         job = self._shared(arguments.name)
         async with self._store() as store:
-            record = (await _by_name(store)).get(job.name)
-        now = self._clock.now()
+            record, now = (await _by_name(store)).get(job.name), await store.now()
         random = None if self._settings.cron_seed is None else self._random
         times = due_times(job, record, now, random, arguments.n)
         if arguments.json:
@@ -93,11 +92,11 @@ class Shell:
         """The remembered runs, also of a job that this code does not have."""
         async with self._store() as store:
             self._check(arguments.name, await _by_name(store))
-            runs = await store.history(arguments.name)
+            runs, now = await store.history(arguments.name), await store.now()
         if arguments.json:
             screen.show_as_json(runs)
         else:
-            screen.show_history(arguments.name, runs, self._clock.now())
+            screen.show_history(arguments.name, runs, now)
         return 0
 
     async def run(self, arguments: Namespace) -> int:
@@ -107,7 +106,7 @@ class Shell:
             finish = await self._run(job, scheduler, forced=True)
             if finish is None:
                 record = (await _by_name(records)).get(job.name)
-                return tell(screen.elsewhere(job.name, record, self._clock.now()), ELSEWHERE)
+                return tell(screen.elsewhere(job.name, record, await records.now()), ELSEWHERE)
         return 0 if finish.outcome == "ok" else FAILED
 
     async def run_due(self, arguments: Namespace) -> int:
@@ -116,7 +115,7 @@ class Shell:
         jobs = [self._shared(name) for name in dict.fromkeys(arguments.names or all_names)]
         threads = asyncio.Semaphore(self._settings.cron_threads)
         async with self._scheduler() as (scheduler, records):
-            known, now = await _by_name(records), self._clock.now()
+            known, now = await _by_name(records), await records.now()
 
             async def run(job: Job, record: JobRecord) -> int:
                 due = is_due(record, now)
@@ -128,7 +127,7 @@ class Shell:
                     finish = await self._run(job, scheduler, not due, record.run_no)
                 if finish is None:
                     latest, seen = (await _by_name(records)).get(job.name), record.last_run
-                    print(screen.elsewhere(job.name, latest, self._clock.now(), seen))
+                    print(screen.elsewhere(job.name, latest, await records.now(), seen))
                 return 0 if finish is None or finish.outcome in ("ok", "missed") else FAILED
 
             tasks = [
@@ -152,8 +151,8 @@ class Shell:
         async with self._store(new=False) as store:
             await self._register(arguments.name, store)
             await store.resume(arguments.name)
-            record = (await _by_name(store))[arguments.name]
-        print(f"{record.name} is not paused: due {screen.next_run(record, self._clock.now())}")
+            record, now = (await _by_name(store))[arguments.name], await store.now()
+        print(f"{record.name} is not paused: due {screen.next_run(record, now)}")
         return 0
 
     async def forget(self, arguments: Namespace) -> int:
@@ -162,7 +161,7 @@ class Shell:
         async with self._store(new=False) as store:
             self._check(name, await _by_name(store))
             if not await store.forget(name) and name in (known := await _by_name(store)):
-                why = screen.elsewhere(name, known[name], self._clock.now())
+                why = screen.elsewhere(name, known[name], await store.now())
                 return tell(f"{why}: not forgotten", ELSEWHERE)
         print(f"{name} is forgotten{', to this code it is new' if name in self._jobs else ''}")
         return 0
@@ -170,10 +169,9 @@ class Shell:
     @asynccontextmanager
     async def _store(self, *, new: bool = True) -> AsyncIterator[SqlStore]:
         """What the database, which may be `new` or not, knows of the jobs. Nothing is started."""
-        with suppress(OSError):  # of a path that cannot be looked at: to open it tells why
-            if not new and not self._path.exists():
-                hint = "is DATABASE_URL set as for the service?"
-                raise Refused(f"no database at {self._path}: {hint}")
+        if not new and (path := missing_file(self._settings)):
+            hint = "is DATABASE_URL set as for the service?"
+            raise Refused(f"no database at {path}: {hint}")
         with unavailable(), closing(open_database(self._settings)) as database:
             if database.read_here(check_version) < max(STEPS):
                 await upgrade_schema(database, self._clock)

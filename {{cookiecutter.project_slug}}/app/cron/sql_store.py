@@ -11,9 +11,11 @@ from .claim import claim_due
 from .clock import Clock
 from .database import Database
 from .fence import Fence
+from .lock import lock_rows
 from .moment import moment_or_none, to_microseconds, to_moment
 from .records import Records, is_held
 from .statements import (
+    ADD,
     CHECK_IN,
     CHECK_OUT,
     END,
@@ -49,12 +51,11 @@ class SqlStore(Records):
             raise ValueError(f"the lease is {lease}: it must be whole seconds")
         self.lease = lease
         self._owner = owner
-        self._lease_seconds = lease // SECOND
         self._jobs: dict[str, Registration] = {}
 
     async def register(self, jobs: Sequence[Registration]) -> list[Look]:
         self._jobs |= {job.name: job for job in jobs}
-        return await self._write(lambda it, now: self._put_right(it, now, jobs))
+        return await self._write(lambda it: self._put_right(it, jobs))
 
     async def look(self, names: Iterable[str]) -> list[Look]:
         jobs = [self._jobs[name] for name in names]
@@ -68,14 +69,14 @@ class SqlStore(Records):
         looks = await self._read(LOOK, look, batch=_names_of(jobs))
         return await self.register(jobs) if looks is None else looks
 
-    async def claim(self, claims: Sequence[Claim]) -> list[Claimed]:
-        def claim(connection: Connection, now: datetime) -> list[Claimed]:
-            monotonic = self._clock.monotonic()  # like `now`, read when the database was locked
+    async def claim(self, claims: Sequence[Claim], *, wait: bool = False) -> list[Claimed]:
+        def claim(connection: Connection) -> list[Claimed]:
+            free = lock_rows(connection, (each.name for each in claims), wait=wait)
             return claim_due(
                 connection,
-                claims,
-                now=now,
-                monotonic=monotonic,
+                [each for each in claims if each.name in free],
+                monotonic=self._clock.monotonic(),  # before `now`, which can take a while to come
+                now=self._now(connection),
                 owner=self._owner,
                 lease=self.lease,
             )
@@ -85,17 +86,27 @@ class SqlStore(Records):
     async def heartbeat(self, runs: Sequence[Claimed]) -> set[str]:
         batch = _json({"name": run.name, "run_no": run.run_no} for run in runs)
 
-        def renew(connection: Connection, now: datetime) -> set[str]:
-            values = {"now": to_microseconds(now), "lease_seconds": self._lease_seconds}
-            own = connection.execute(HEARTBEAT, {"batch": batch, "owner": self._owner, **values})
-            return {run.name for run in runs} - set(own.scalars())
+        def renew(connection: Connection) -> set[str]:
+            names = {run.name for run in runs}
+            lock_rows(connection, names)
+            now = self._now(connection)
+            values = {
+                "batch": batch,
+                "owner": self._owner,
+                "now": to_microseconds(now),
+                "lease_until": to_microseconds(now + self.lease),
+                "lease_seconds": self.lease // SECOND,
+            }
+            return names - set(connection.execute(HEARTBEAT.on(connection), values).scalars())
 
         return await self._write(renew)
 
     async def finish(self, finishes: Sequence[Finish]) -> tuple[list[Look], set[str]]:
-        def finish(connection: Connection, now: datetime) -> tuple[list[Look], set[str]]:
+        def finish(connection: Connection) -> tuple[list[Look], set[str]]:
+            lock_rows(connection, (end.name for end in finishes))
+            now = self._now(connection)
             batch = _json({"name": end.name, "run_no": end.run_no} for end in finishes)
-            own = connection.execute(OWN, {"batch": batch, "owner": self._owner})
+            own = connection.execute(OWN.on(connection), {"batch": batch, "owner": self._owner})
             due = {row.name: to_moment(row.next_run_at) for row in own}
             ended = _json(
                 {
@@ -111,24 +122,26 @@ class SqlStore(Records):
                 for end in finishes
                 if end.name in due
             )
-            connection.execute(END, {"batch": ended})
-            connection.execute(END_RUN, {"batch": ended})
+            for statement in (END, END_RUN):
+                connection.execute(statement.on(connection), {"batch": ended})
             lost = set[str]()
             if len(due) < len(finishes):  # not all of the rest: an unanswered end is sent again
-                gone = connection.execute(LOST, {"batch": batch, "owner": self._owner})
+                values = {"batch": batch, "owner": self._owner}
+                gone = connection.execute(LOST.on(connection), values)
                 lost = set(gone.scalars())
             jobs = [self._jobs[end.name] for end in finishes]
-            return self._put_right(connection, now, jobs), lost
+            return self._put_right(connection, jobs), lost
 
         return await self._write(finish)
 
     async def check_in(self, absence: tuple[datetime, datetime] | None = None) -> None:
-        def check_in(connection: Connection, now: datetime) -> None:
+        def check_in(connection: Connection) -> None:
+            now = self._now(connection)
             since, until = map(to_microseconds, absence) if absence else (None, None)
             values = {"absent_from": since, "absent_until": until, "now": to_microseconds(now)}
-            connection.execute(CHECK_IN, {"owner": self._owner, **values})
+            connection.execute(CHECK_IN.on(connection), {"owner": self._owner, **values})
             too_old = to_microseconds(now - PROCESS_AGE)
-            connection.execute(FORGET_PROCESSES, {"too_old": too_old})
+            connection.execute(FORGET_PROCESSES.on(connection), {"too_old": too_old})
 
         await self._write(check_in)
 
@@ -145,25 +158,29 @@ class SqlStore(Records):
             budget_seconds=self.lease.total_seconds() * WRITE_BUDGET,
         )
 
-    def _put_right(
-        self, connection: Connection, now: datetime, jobs: Sequence[Registration]
-    ) -> list[Look]:
-        """Make the rows that are missing, let none be due too late, and look at them."""
+    def _put_right(self, connection: Connection, jobs: Sequence[Registration]) -> list[Look]:
+        """Make the rows that are missing, let none be due too late, and look at them all."""
+        free = lock_rows(connection, (job.name for job in jobs), wait=False)
+        now = self._now(connection)
         rows = _rows(connection, jobs)
         due = {job.name: _right_due(rows.get(job.name), job, now) for job in jobs}
         wrong = [
             {"name": name, "next_run_at": to_microseconds(moment)}
             for name, moment in due.items()
-            if moment is not None
+            if moment is not None and (name in free or name not in rows)
         ]
         if wrong:
-            connection.execute(SET_DUE, wrong)
+            new = _json(each for each in wrong if each["name"] not in rows)
+            late = _json(each for each in wrong if each["name"] in rows)
+            connection.execute(ADD.on(connection), {"batch": new})
+            connection.execute(SET_DUE.on(connection), {"batch": late})
             rows = _rows(connection, jobs)
         return [_look(rows[job.name], now) for job in jobs]
 
 
 def _rows(connection: Connection, jobs: Iterable[Registration]) -> dict[str, Row[Any]]:
-    return {row.name: row for row in connection.execute(LOOK, {"batch": _names_of(jobs)})}
+    rows = connection.execute(LOOK.on(connection), {"batch": _names_of(jobs)})
+    return {row.name: row for row in rows}
 
 
 def _right_due(row: Row[Any] | None, job: Registration, now: datetime) -> datetime | None:

@@ -135,8 +135,11 @@ class Store(Protocol):
     async def look(self, names: Iterable[str]) -> list[Look]:
         """When the jobs are due. They must be registered; a row that was forgotten is made anew."""
 
-    async def claim(self, claims: Sequence[Claim]) -> list[Claimed]:
-        """Give the process each run that is due and that nobody has claimed since it looked."""
+    async def claim(self, claims: Sequence[Claim], *, wait: bool = False) -> list[Claimed]:
+        """Give the process each run that is due and that nobody has claimed since it looked.
+
+        Not one whose job another process has in its hands at this moment, unless it should `wait`.
+        """
 
     async def heartbeat(self, runs: Sequence[Claimed]) -> set[str]:
         """Renew the leases of the runs. Returns the names of those that hold none any more."""

@@ -3,9 +3,13 @@
 from sqlalchemy import Connection, inspect
 
 from .database import DatabaseError
+from .statement import is_postgres
 
 PREFIX = "cron_"
 """How the names of the engine's tables begin, and no others."""
+
+# Any number will do that nobody else takes for a lock of his own: these are the bytes of "cron".
+SCHEMA_LOCK = 0x63726F6E
 
 # The version is (major, minor). Code of an older minor version works on beside code of a newer one,
 # as in a rolling deployment: a minor step only adds, and what it adds has a default. A major step
@@ -22,7 +26,7 @@ STEPS: dict[tuple[int, int], list[str]] = {
             run_no BIGINT NOT NULL DEFAULT 0,
             owner VARCHAR(200),
             lease_until BIGINT,
-            lease_seconds INTEGER,
+            lease_seconds BIGINT,
             failures INTEGER NOT NULL DEFAULT 0,
             ok_count BIGINT NOT NULL DEFAULT 0,
             error_count BIGINT NOT NULL DEFAULT 0,
@@ -75,11 +79,19 @@ def check_version(connection: Connection) -> tuple[int, int]:
     return major, minor
 
 
+def lock_schema(connection: Connection) -> None:
+    """Of all processes that would change tables, let one do so until it commits. SQLite's writers
+    take turns anyway."""
+    if is_postgres(connection):
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})")
+
+
 def upgrade_tables(connection: Connection) -> None:
     """Make the tables, or bring them to this code's version, in the transaction of `connection`.
 
     Tables of a newer minor version are left as they are. Raises DatabaseError for a newer major.
     """
+    lock_schema(connection)
     found, known = check_version(connection), max(STEPS)
     if found == (0, 0):
         connection.exec_driver_sql("CREATE TABLE cron_schema (major INTEGER, minor INTEGER)")

@@ -1,6 +1,7 @@
-"""Count the sessions of each user, every night, into a CSV file beside the database."""
+"""Count the sessions of each user, every night, into a CSV file."""
 
 import csv
+from pathlib import Path
 from uuid import uuid4
 from zoneinfo import ZoneInfo
 
@@ -12,14 +13,16 @@ from app.sessions import sessions
 
 ZONE = "Europe/Madrid"
 
+REPORTS = Path("data/reports")
+"""On the machine that has the run, seen from the working directory."""
+
 
 @job(crontab("0 3 * * *", tz=ZONE))
 def nightly_report(ctx: JobContext, db: DatabaseDep) -> str:
     """Write how many live sessions each user has. It is `def`, so it runs in a thread."""
     now = ctx.clock.now()
-    folder = db.path.parent / "reports"
-    folder.mkdir(exist_ok=True)
-    report = folder / f"sessions-{now.astimezone(ZoneInfo(ZONE)):%Y-%m-%d}.csv"
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    report = REPORTS / f"sessions-{now.astimezone(ZoneInfo(ZONE)):%Y-%m-%d}.csv"
     # Whoever looks at the folder sees a whole report or none.
     unfinished = report.with_suffix(f".{uuid4().hex}.unfinished")
     query = (

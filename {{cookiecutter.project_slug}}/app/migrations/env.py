@@ -7,7 +7,7 @@ from alembic import context
 from sqlalchemy import Connection
 
 from app import sessions  # noqa: F401 -- its table belongs to the metadata
-from app.cron.tables import PREFIX
+from app.cron.tables import PREFIX, lock_schema
 from app.db import metadata, open_database
 from app.settings import read_settings
 
@@ -19,6 +19,7 @@ def is_ours(name: str | None, kind: str, _: Any) -> bool:
 
 def run(connection: Connection) -> None:
     """Run the migrations, in the transaction that `connection` is in."""
+    lock_schema(connection)
     context.configure(
         connection=connection,
         target_metadata=metadata,

@@ -6,9 +6,9 @@ import sqlite3
 from fastapi import FastAPI, Request, status
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InternalError, OperationalError
 
-from app.cron.database import DatabaseError
+from app.cron.database import DatabaseError, reason_of
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +20,7 @@ def add_error_handlers(app: FastAPI) -> None:
     """Let the app answer 422 and 503 in its own words. All else is a mistake of ours: 500."""
     app.add_exception_handler(RequestValidationError, _refuse)
     app.add_exception_handler(OperationalError, _put_off)
+    app.add_exception_handler(InternalError, _put_off)  # Postgres: a standby, read-only
     app.add_exception_handler(DatabaseError, _put_off)
 
 
@@ -32,10 +33,10 @@ async def _refuse(request: Request, error: Exception) -> JSONResponse:
 
 async def _put_off(request: Request, error: Exception) -> JSONResponse:
     """The database is away, full, locked, read-only or broken. Nothing was written."""
-    reason = getattr(error, "orig", error)
-    if getattr(reason, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
+    if getattr(getattr(error, "orig", None), "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
         raise error  # it was asked for what it does not have: that is ours to mend
-    log.warning("%s %s: the database cannot be used: %s", request.method, request.url.path, reason)
+    where = f"{request.method} {request.url.path}"
+    log.warning("%s: the database cannot be used: %s", where, reason_of(error))
     return JSONResponse(
         {"detail": "the database cannot be used now"},
         status.HTTP_503_SERVICE_UNAVAILABLE,

@@ -5,7 +5,7 @@ from fastapi.requests import HTTPConnection
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.cron.database import DatabaseError
+from app.cron.database import DatabaseError, reason_of
 from app.cron.scheduler import Scheduler
 from app.db import DatabaseDep
 from app.sessions import sessions
@@ -30,7 +30,7 @@ async def ready(db: DatabaseDep, response: Response) -> dict[str, str]:
         await db.read(_query_sessions)
     except (SQLAlchemyError, DatabaseError) as error:
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
-        return {"status": "failed", "database": str(getattr(error, "orig", error))}
+        return {"status": "failed", "database": reason_of(error)}
     return {"status": "ok", "database": "ok"}
 
 

@@ -18,7 +18,7 @@ from app.cron.clock import SystemClock
 from app.cron.database import Database
 from app.cron.fence import LeaseLost
 from app.cron.sqlite import BUSY_SECONDS, CACHE_KIB, CHECKPOINT_PAGES
-from support import FakeClock
+from support import FakeClock, on_postgres, on_sqlite, query
 from support.stores import (
     LEASE,
     NOW,
@@ -58,7 +58,22 @@ TABLES = {
     "two columns, without rowid": table("number", "word", rowid=False),
 }
 
-each_table = pytest.mark.parametrize("things", TABLES.values(), ids=TABLES)
+each_sqlite_table = pytest.mark.parametrize(
+    ("url", "things"),
+    [pytest.param("sqlite", things, id=name) for name, things in TABLES.items()],
+    indirect=["url"],
+)
+
+each_table = pytest.mark.parametrize(
+    ("url", "things"),
+    [
+        pytest.param(database, things, id=f"{name}, {database}")
+        for name, things in TABLES.items()
+        for database in ("sqlite", "postgres")
+        if database == "sqlite" or name in ("text", "number", "two columns")
+    ],
+    indirect=["url"],
+)
 
 
 class Watch(SystemClock):
@@ -205,6 +220,22 @@ async def in_which_order(
 # What is deleted
 
 
+def keep(database: Database, number: int) -> None:
+    """Let the database ignore it when that row is to be deleted."""
+    action = "BEGIN SELECT RAISE(IGNORE); END"
+    if database.url.get_backend_name() != "sqlite":
+        query(
+            database,
+            "CREATE FUNCTION ignore() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+        )
+        action = "EXECUTE FUNCTION ignore()"
+    query(
+        database,
+        f"CREATE TRIGGER keep BEFORE DELETE ON things FOR EACH ROW WHEN (old.number = {number}) "
+        f"{action}",
+    )
+
+
 @each_table
 @pytest.mark.parametrize("over", [0, 1, STEP - 1, STEP, STEP + 1, 3 * STEP])
 async def test_what_meets_the_condition_is_deleted(
@@ -215,6 +246,18 @@ async def test_what_meets_the_condition_is_deleted(
     context = await begin_run(database, clock, watch)
     assert await delete_in_chunks(context, database, things, things.c.over > 0) == over
     assert left(database, things) == [*range(over, over + 500)]
+
+
+@on_postgres
+async def test_a_table_without_a_key_is_refused(
+    database: Database, clock: FakeClock, watch: Watch
+) -> None:
+    """By its name: Postgres has no key of its own that would stay the same."""
+    things = TABLES["no key"]
+    fill(database, things, over=1)
+    context = await begin_run(database, clock, watch)
+    with pytest.raises(ValueError, match="things has no primary key, by which to delete its rows"):
+        await delete_in_chunks(context, database, things, things.c.over > 0)
 
 
 async def test_where_nothing_is_to_be_deleted_nothing_is_written(
@@ -247,7 +290,7 @@ async def test_the_condition_may_ask_other_tables(
 
 
 async def test_a_row_that_has_changed_meanwhile_stays(
-    database: Database, clock: FakeClock, watch: Watch, path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database, clock: FakeClock, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It met the condition when its key was read, and does not when its turn comes. So does a new
     row that has got the key of one that is gone."""
@@ -256,11 +299,11 @@ async def test_a_row_that_has_changed_meanwhile_stays(
     def change(keys: list[Any]) -> None:
         if not keys:
             return
-        with closing(sqlite3.connect(path)) as other, other:
-            other.execute("UPDATE things SET over = -1 WHERE number = 1")
-            other.execute("DELETE FROM things WHERE number = 4")
-            other.execute("INSERT INTO things VALUES (9, 'new', -1)")
-            assert other.execute("SELECT max(rowid) FROM things").fetchone() == (5,)
+        query(database, "UPDATE things SET over = -1 WHERE number = 1")
+        query(database, "DELETE FROM things WHERE number = 4")
+        query(database, "INSERT INTO things VALUES (9, 'new', -1)")
+        if database.url.get_backend_name() == "sqlite":
+            assert query(database, "SELECT max(rowid) FROM things") == [(5,)]
 
     after_reading(monkeypatch, database, change)
     context = await begin_run(database, clock, watch)
@@ -275,12 +318,7 @@ async def test_a_row_that_cannot_be_deleted_is_tried_once(
 ) -> None:
     """Or there would be no end. It does not count."""
     fill(database, things, over=5)
-    trigger = f"WHEN old.number = {number} BEGIN SELECT RAISE(IGNORE); END"
-    database.write_here(
-        lambda connection: connection.exec_driver_sql(
-            f"CREATE TRIGGER keep BEFORE DELETE ON things {trigger}"
-        )
-    )
+    keep(database, number)
     tries: list[str] = []
 
     def try_once(statement: str) -> None:
@@ -294,7 +332,7 @@ async def test_a_row_that_cannot_be_deleted_is_tried_once(
     assert left(database, things) == [number]
 
 
-@each_table
+@each_sqlite_table
 async def test_keys_are_read_by_the_page(
     database: Database,
     clock: FakeClock,
@@ -316,6 +354,7 @@ async def test_keys_are_read_by_the_page(
 # How SQLite does it
 
 
+@on_sqlite
 @pytest.mark.parametrize("name", [name for name in TABLES if "without" not in name])
 async def test_rows_are_deleted_in_the_order_of_their_pages(
     database: Database, clock: FakeClock, watch: Watch, name: str
@@ -327,6 +366,7 @@ async def test_rows_are_deleted_in_the_order_of_their_pages(
     assert order == sorted(order)
 
 
+@on_sqlite
 async def test_without_rowids_the_pages_are_in_the_order_of_the_key(
     database: Database, clock: FakeClock, watch: Watch
 ) -> None:
@@ -336,6 +376,7 @@ async def test_without_rowids_the_pages_are_in_the_order_of_the_key(
     assert await in_which_order(database, clock, watch, things, "number") == [*range(3 * STEP)]
 
 
+@on_sqlite
 async def test_rows_are_found_by_an_index(
     database: Database, clock: FakeClock, watch: Watch
 ) -> None:
@@ -347,6 +388,7 @@ async def test_rows_are_found_by_an_index(
     assert "USING COVERING INDEX ix_things_over (over>?)" in plans[0]
 
 
+@on_sqlite
 async def test_rows_are_deleted_by_their_keys(
     database: Database, clock: FakeClock, watch: Watch
 ) -> None:
@@ -358,7 +400,7 @@ async def test_rows_are_deleted_by_their_keys(
     assert plans == ["SEARCH things USING INTEGER PRIMARY KEY (rowid=?)"]
 
 
-@each_table
+@each_sqlite_table
 @pytest.mark.parametrize("rows", [0, 100, 10_000])
 async def test_the_table_is_not_read_for_each_step(
     database: Database, clock: FakeClock, watch: Watch, things: Table, rows: int
@@ -520,6 +562,7 @@ async def test_a_long_deletion_tells_how_far_it_is(
 # The log of the database
 
 
+@on_sqlite
 async def test_after_a_checkpoint_the_log_begins_anew(database: Database, path: Path) -> None:
     """Though another process writes all the time: what is written next takes the place of what is
     in the file by now."""
@@ -542,6 +585,7 @@ async def test_after_a_checkpoint_the_log_begins_anew(database: Database, path: 
     assert log_of(path).stat().st_size == grown
 
 
+@on_sqlite
 async def test_a_checkpoint_waits_for_no_reader(database: Database, path: Path) -> None:
     """It would keep others from writing for as long."""
     with closing(sqlite3.connect(path, isolation_level=None)) as reader:
@@ -553,6 +597,7 @@ async def test_a_checkpoint_waits_for_no_reader(database: Database, path: Path) 
         assert time.monotonic() - began < BUSY_SECONDS - 1
 
 
+@on_sqlite
 async def test_after_a_checkpoint_readers_wait_as_before(database: Database) -> None:
     """For a lock that they have to wait for."""
     assert await database.read(pragma("busy_timeout")) == BUSY_SECONDS * 1_000
@@ -560,11 +605,13 @@ async def test_after_a_checkpoint_readers_wait_as_before(database: Database) -> 
     assert await database.read(pragma("busy_timeout")) == BUSY_SECONDS * 1_000
 
 
+@on_sqlite
 async def test_a_commit_seldom_empties_the_log(database: Database) -> None:
     """It takes long, so the log holds what a deletion writes between two checkpoints."""
     assert await database.write(pragma("wal_autocheckpoint")) == CHECKPOINT_PAGES
 
 
+@on_sqlite
 async def test_the_writer_remembers_the_pages_that_it_needs_again(database: Database) -> None:
     """SQLite's own 2 MB are not enough for the indexes of a large table."""
     assert await database.write(pragma("cache_size")) == -CACHE_KIB

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
+from sqlalchemy import URL
 
 from app.cron import JobContext, crontab, every, job
 from app.cron.memory_store import MemoryStore
@@ -77,13 +77,13 @@ async def test_a_crontab_follows_a_stepped_wall_clock(clock: FakeClock, hours: i
 @pytest.mark.parametrize("splay", [timedelta(0), timedelta(minutes=10)])
 @pytest.mark.parametrize("shared", [False, True])
 async def test_a_time_of_day_that_comes_again_has_run_already(
-    clock: FakeClock, tmp_path: Path, seconds: float, splay: timedelta, *, shared: bool
+    clock: FakeClock, url: URL, seconds: float, splay: timedelta, *, shared: bool
 ) -> None:
     """The wall clock is set back while its run is under way: that is the only one for it."""
     starts = list[float]()
     subject = tick(starts, crontab("0 * * * *", splay=splay), seconds=0.2)
     app = cron_app(subject, clock=clock, random=fixed(0.5))
-    async with replica(clock, tmp_path, subject) if shared else running(app, clock):
+    async with replica(clock, url, subject) if shared else running(app, clock):
         await clock.advance(splay / 2 + timedelta(hours=1, seconds=0.1))
         assert len(starts) == 1
         clock.step(seconds=-seconds)
@@ -138,9 +138,9 @@ async def test_a_slow_job_does_not_delay_another(clock: FakeClock) -> None:
 # What it asks the store
 
 
-async def test_it_looks_every_fifteen_seconds(clock: FakeClock, tmp_path: Path) -> None:
+async def test_it_looks_every_fifteen_seconds(clock: FakeClock, url: URL) -> None:
     """Whatever is due. Each minute it says that the process is alive; more it does not ask."""
-    async with replica(clock, tmp_path, tick([], every(hours=1, jitter=0))) as one:
+    async with replica(clock, url, tick([], every(hours=1, jitter=0))) as one:
         await clock.advance(minutes=2)
         assert one.store.times("look") == [15, 30, 45, 60, 75, 90, 105, 120]
         assert one.store.times("check_in") == [0, 60, 120]
@@ -189,14 +189,14 @@ async def test_a_claim_that_is_lost_is_looked_at(clock: FakeClock) -> None:
 
 @pytest.mark.parametrize(("interval", "looks"), [(4, range(4, 24, 4)), (100, [100, 115])])
 async def test_what_is_due_and_held_is_looked_at_and_not_claimed(
-    clock: FakeClock, tmp_path: Path, interval: float, looks: Iterable[float]
+    clock: FakeClock, url: URL, interval: float, looks: Iterable[float]
 ) -> None:
     """Each interval, at most 15 s apart: a claim in vain would be a write."""
     subject = tick([], every(seconds=interval, jitter=0), seconds=1_000)
     once_an_hour = timedelta(hours=1)
     async with (
-        replica(clock, tmp_path, subject),
-        replica(clock, tmp_path, subject, look_every=once_an_hour) as two,
+        replica(clock, url, subject),
+        replica(clock, url, subject, look_every=once_an_hour) as two,
     ):
         await clock.advance(seconds=max(looks))
         assert two.store.times("look") == list(looks)
@@ -216,13 +216,13 @@ async def test_what_is_due_and_held_is_looked_at_and_not_claimed(
     ],
 )
 async def test_a_body_begins_soon_after_its_claim_or_not_at_all(
-    clock: FakeClock, tmp_path: Path, part: str, seconds: float, *, begins: bool
+    clock: FakeClock, url: URL, part: str, seconds: float, *, begins: bool
 ) -> None:
     """A second after the database has decided, and while the lease is trusted: later, another one
     might have it. The next run is due as the claim has set it."""
     starts = list[float]()
     subject = tick(starts, every(minutes=2))
-    async with replica(clock, tmp_path, subject) as one:
+    async with replica(clock, url, subject) as one:
         getattr(one.store, part)["claim"] = seconds
         await clock.advance(seconds=60)
         getattr(one.store, part).clear()
@@ -238,15 +238,15 @@ async def test_a_body_begins_soon_after_its_claim_or_not_at_all(
 
 @pytest.mark.parametrize(("late", "begins"), [(30, True), (30.001, False)])
 async def test_a_run_that_is_later_than_allowed_is_missed(
-    clock: FakeClock, tmp_path: Path, late: float, *, begins: bool
+    clock: FakeClock, url: URL, late: float, *, begins: bool
 ) -> None:
     """After a downtime, say: it is told how late it is. The next one comes in its time."""
     starts = list[float]()
     subject = tick(starts, max_late=timedelta(seconds=30))
-    async with replica(clock, tmp_path, subject):
+    async with replica(clock, url, subject):
         pass
     await clock.advance(seconds=60 + late)
-    async with replica(clock, tmp_path, subject) as one:
+    async with replica(clock, url, subject) as one:
         _, run = await one.store.history("tick")
         assert run.outcome == ("ok" if begins else "missed")
         assert run.error == ("" if begins else "30 s late, and max_late is 30 s")
@@ -254,26 +254,26 @@ async def test_a_run_that_is_later_than_allowed_is_missed(
     assert starts == ([0, 60 + late, 120 + late] if begins else [0, 120 + late])
 
 
-async def test_a_run_that_was_requested_is_never_too_late(clock: FakeClock, tmp_path: Path) -> None:
+async def test_a_run_that_was_requested_is_never_too_late(clock: FakeClock, url: URL) -> None:
     """Somebody wants it, and has waited for long enough."""
     starts = list[float]()
     subject = tick(starts, max_late=timedelta(seconds=30))
-    async with replica(clock, tmp_path, subject) as one:
+    async with replica(clock, url, subject) as one:
         await one.store.request("tick")
         one.store.fails = {"claim"}
     await clock.advance(hours=1)
-    async with replica(clock, tmp_path, subject) as one:
+    async with replica(clock, url, subject) as one:
         assert starts == [0, 3_600]
 
 
-async def test_a_missed_run_is_no_failure(clock: FakeClock, tmp_path: Path) -> None:
+async def test_a_missed_run_is_no_failure(clock: FakeClock, url: URL) -> None:
     """Nor does it end a row of them: nothing was tried. It is counted for itself."""
 
     @job(MINUTELY, name="tick")
     async def fails() -> None:
         raise ValueError
 
-    async with replica(clock, tmp_path, fails, seconds_after={"claim": 2}) as one:
+    async with replica(clock, url, fails, seconds_after={"claim": 2}) as one:
         await clock.advance(seconds=59)
         one.store.seconds_after.clear()
         await clock.advance(seconds=5)
@@ -289,12 +289,12 @@ async def test_a_missed_run_is_no_failure(clock: FakeClock, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("operations", ["claim", "finish", "look", "look register", "heartbeat"])
 async def test_a_mistake_anywhere_does_not_end_it(
-    clock: FakeClock, tmp_path: Path, operations: str
+    clock: FakeClock, url: URL, operations: str
 ) -> None:
     """It is logged, not more than once a second, and what is due runs as soon as it is mended."""
     starts = list[float]()
     subject = tick(starts, every(seconds=20, jitter=0), seconds=12)
-    async with replica(clock, tmp_path, subject) as one:
+    async with replica(clock, url, subject) as one:
         one.store.error, one.store.fails = ValueError("a mistake"), operations.split()
         await clock.advance(minutes=2)
         assert len(one.store.asked) < 2 * 120
@@ -337,7 +337,7 @@ class Broken:
 
 @pytest.mark.parametrize("since", [0, 15])
 async def test_a_schedule_that_fails_leaves_the_others_alone(
-    clock: FakeClock, tmp_path: Path, caplog: Log, since: float
+    clock: FakeClock, url: URL, caplog: Log, since: float
 ) -> None:
     """Their claims and ends shared a transaction with its own: they are asked for one by one. It is
     tried again with each look, not in a circle.
@@ -347,7 +347,7 @@ async def test_a_schedule_that_fails_leaves_the_others_alone(
     starts, broken = list[float](), list[float]()
     schedule = Broken(clock.now() + timedelta(seconds=since))
     subjects = tick(starts, seconds=20), tick(broken, schedule, seconds=20, name="broken")
-    async with replica(clock, tmp_path, *subjects) as one:
+    async with replica(clock, url, *subjects) as one:
         await clock.advance(minutes=2)
         assert starts == [0, 60, 120]
         assert {run.outcome for run in await one.store.history("tick")} == {"ok", None}
@@ -359,7 +359,7 @@ async def test_a_schedule_that_fails_leaves_the_others_alone(
 
 @pytest.mark.parametrize("operation", ["claim", "finish"])
 async def test_what_was_answered_counts_though_the_next_answer_is_an_error(
-    clock: FakeClock, tmp_path: Path, caplog: Log, operation: str
+    clock: FakeClock, url: URL, caplog: Log, operation: str
 ) -> None:
     """One by one, the first is answered, and then the database is away. What was claimed is begun,
     and what was recorded is not recorded again."""
@@ -369,7 +369,7 @@ async def test_what_was_answered_counts_though_the_next_answer_is_an_error(
         tick([], seconds=20, name="a"),
         tick([], Broken(since), seconds=20, name="broken"),
     )
-    async with replica(clock, tmp_path, *jobs, fails={"register"}) as one:
+    async with replica(clock, url, *jobs, fails={"register"}) as one:
         answer = getattr(one.store, operation)
 
         async def answer_one(items: Any) -> Any:
@@ -392,12 +392,12 @@ async def test_what_was_answered_counts_though_the_next_answer_is_an_error(
 
 @pytest.mark.parametrize(("seconds", "noticed"), [(45, False), (45.001, True)])
 async def test_a_process_that_did_not_run_says_so(
-    clock: FakeClock, tmp_path: Path, caplog: Log, seconds: float, *, noticed: bool
+    clock: FakeClock, url: URL, caplog: Log, seconds: float, *, noticed: bool
 ) -> None:
     """It wakes more than 30 s late: that is logged once, stored for others to see, and all is
     looked at anew. What each process runs for itself says nothing in addition."""
     own = tick([], name="own", each_process=True)
-    async with replica(clock, tmp_path, tick([]), own) as one:
+    async with replica(clock, url, tick([]), own) as one:
         await clock.advance(seconds=15)
         one.freeze()
         await clock.advance(seconds=seconds)
@@ -414,10 +414,10 @@ async def test_a_process_that_did_not_run_says_so(
 
 @pytest.mark.parametrize(("hours", "noticed"), [(1, True), (-1, False)])
 async def test_a_wall_clock_that_was_set_forwards_looks_like_an_absence(
-    clock: FakeClock, tmp_path: Path, caplog: Log, hours: float, *, noticed: bool
+    clock: FakeClock, url: URL, caplog: Log, hours: float, *, noticed: bool
 ) -> None:
     """A machine that was suspended shows nothing else: the line says that it may be either."""
-    async with replica(clock, tmp_path) as one:
+    async with replica(clock, url) as one:
         await clock.advance(seconds=5)
         clock.step(hours=hours)
         await clock.advance(seconds=15)
@@ -426,11 +426,11 @@ async def test_a_wall_clock_that_was_set_forwards_looks_like_an_absence(
         assert (process.absent_from is not None) == noticed
 
 
-async def test_after_an_absence_what_is_overdue_is_spread(clock: FakeClock, tmp_path: Path) -> None:
+async def test_after_an_absence_what_is_overdue_is_spread(clock: FakeClock, url: URL) -> None:
     """All machines of a rack may have been away together."""
     starts = list[float]()
     subject = tick(starts, every(seconds=20, jitter=0.2))
-    async with replica(clock, tmp_path, subject, random=fixed(1)) as one:
+    async with replica(clock, url, subject, random=fixed(1)) as one:
         await clock.advance(seconds=5)
         one.freeze()
         await clock.advance(seconds=95)
@@ -441,10 +441,10 @@ async def test_after_an_absence_what_is_overdue_is_spread(clock: FakeClock, tmp_
 
 @pytest.mark.parametrize("away_first", [True, False])
 async def test_an_absence_is_stored_when_the_database_is_back(
-    clock: FakeClock, tmp_path: Path, *, away_first: bool
+    clock: FakeClock, url: URL, *, away_first: bool
 ) -> None:
     """It was noticed while that was away, or began in the rest between two tries."""
-    async with replica(clock, tmp_path) as one:
+    async with replica(clock, url) as one:
         if away_first:
             one.store.fails = OPERATIONS
             await clock.advance(seconds=31)
@@ -475,7 +475,7 @@ class Watched(MemoryStore):
         self.looks.append(list(names))
         return await super().look(self.looks[-1])
 
-    async def claim(self, claims: Sequence[Claim]) -> list[Claimed]:
+    async def claim(self, claims: Sequence[Claim], *, wait: bool = False) -> list[Claimed]:
         self.claims.append([claim.name for claim in claims])
         return [] if self.refuses else await super().claim(claims)
 

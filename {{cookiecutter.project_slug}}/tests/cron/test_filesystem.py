@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from app.cron import filesystem
-from app.cron.database import Database, DatabaseError
+from app.cron.database import DatabaseError
 from app.cron.filesystem import network_file_system
+from app.cron.sqlite import SqliteDatabase
 
 Mount = Callable[..., None]
 
@@ -117,7 +118,7 @@ def test_a_database_on_a_network_file_system_is_refused(mounts: Mount, tmp_path:
     """In one line: the file, the type and what to do. No file is made."""
     mounts("/ ext4", f"{tmp_path}/data nfs4")
     path = tmp_path / "data" / "app.db"
-    with closing(Database(path)) as database, pytest.raises(DatabaseError) as error:
+    with closing(SqliteDatabase(path)) as database, pytest.raises(DatabaseError) as error:
         database.check()
     assert str(error.value) == (
         f"{path}: it lies on nfs4, a network file system, where SQLite's locks do not hold between "

@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import URL
 
 from app.cron import JobContext, every, job
 from app.cron.schedule import Schedule
@@ -34,10 +34,10 @@ def tick(starts: list[float], schedule: Schedule = MINUTELY, seconds: float = 0)
 
 
 async def test_the_rest_between_two_tries_doubles_up_to_half_a_minute(
-    clock: FakeClock, tmp_path: Path
+    clock: FakeClock, url: URL
 ) -> None:
     """In the next outage it begins with a second again."""
-    async with replica(clock, tmp_path) as one:
+    async with replica(clock, url) as one:
         for _ in range(2):
             one.store.fails = OPERATIONS
             one.store.asked.clear()
@@ -50,10 +50,10 @@ async def test_the_rest_between_two_tries_doubles_up_to_half_a_minute(
 
 
 async def test_who_waits_long_for_an_answer_and_then_rests_is_not_late(
-    clock: FakeClock, tmp_path: Path
+    clock: FakeClock, url: URL
 ) -> None:
     """Writes of others may have waited before, 5 s each for a lock; half a minute follows."""
-    async with replica(clock, tmp_path) as one:
+    async with replica(clock, url) as one:
         one.store.fails = OPERATIONS
         one.store.seconds_before["register"] = 20
         for _ in range(60):
@@ -62,11 +62,11 @@ async def test_who_waits_long_for_an_answer_and_then_rests_is_not_late(
 
 
 async def test_a_database_that_is_away_at_the_start_is_waited_for(
-    clock: FakeClock, tmp_path: Path, caplog: Log
+    clock: FakeClock, url: URL, caplog: Log
 ) -> None:
     """The app starts without it, and the jobs when it is there."""
     starts = list[float]()
-    async with replica(clock, tmp_path, tick(starts), fails=OPERATIONS) as one:
+    async with replica(clock, url, tick(starts), fails=OPERATIONS) as one:
         await clock.advance(seconds=14)
         assert one.store.times("register") == [0, 1, 3, 7]
         one.store.fails = ()
@@ -75,9 +75,9 @@ async def test_a_database_that_is_away_at_the_start_is_waited_for(
     assert "the database is back after 15 s" in caplog.text
 
 
-async def test_each_change_is_a_line_of_log(clock: FakeClock, tmp_path: Path, caplog: Log) -> None:
+async def test_each_change_is_a_line_of_log(clock: FakeClock, url: URL, caplog: Log) -> None:
     """However often it is asked meanwhile, and whatever has failed."""
-    async with replica(clock, tmp_path, tick([], seconds=100_000)) as one:
+    async with replica(clock, url, tick([], seconds=100_000)) as one:
         for _ in range(2):
             one.store.fails = OPERATIONS
             await clock.advance(minutes=10)
@@ -89,9 +89,9 @@ async def test_each_change_is_a_line_of_log(clock: FakeClock, tmp_path: Path, ca
     assert [line[:29] for line in told[1::2]] == ["cron: the database is back af"] * 2
 
 
-async def test_an_outage_is_shown_for_as_long_as_it_lasts(clock: FakeClock, tmp_path: Path) -> None:
+async def test_an_outage_is_shown_for_as_long_as_it_lasts(clock: FakeClock, url: URL) -> None:
     """Since when, and why. The driver itself is well."""
-    async with replica(clock, tmp_path) as one:
+    async with replica(clock, url) as one:
         assert one.scheduler.outage() is None
         one.store.fails = OPERATIONS
         await clock.advance(seconds=115)
@@ -104,12 +104,12 @@ async def test_an_outage_is_shown_for_as_long_as_it_lasts(clock: FakeClock, tmp_
 
 @pytest.mark.parametrize("paused", [True, False])
 async def test_an_outage_that_only_claims_meet_is_one_too(
-    clock: FakeClock, tmp_path: Path, caplog: Log, *, paused: bool
+    clock: FakeClock, url: URL, caplog: Log, *, paused: bool
 ) -> None:
     """A full disk lets all looks pass. It is over when a claim is made, or none is wanted."""
     starts = list[float]()
     subject = tick(starts, every(minutes=1))
-    async with replica(clock, tmp_path, subject, fails={"claim"}) as one:
+    async with replica(clock, url, subject, fails={"claim"}) as one:
         await clock.advance(seconds=275)
         assert one.scheduler.outage() == "the database is away for 270 s: the disk is full"
         if paused:
@@ -127,11 +127,11 @@ async def test_an_outage_that_only_claims_meet_is_one_too(
 
 
 async def test_runs_go_on_and_their_ends_are_recorded_afterwards(
-    clock: FakeClock, tmp_path: Path
+    clock: FakeClock, url: URL
 ) -> None:
     """A lease outlasts a short outage. Until the end is recorded, the job is not run again."""
     starts = list[float]()
-    async with replica(clock, tmp_path, tick(starts, seconds=20)) as one:
+    async with replica(clock, url, tick(starts, seconds=20)) as one:
         await clock.advance(seconds=11)
         one.store.fails = OPERATIONS
         await clock.advance(seconds=12)
@@ -146,17 +146,17 @@ async def test_runs_go_on_and_their_ends_are_recorded_afterwards(
 
 @pytest.mark.parametrize(("draw", "seconds"), [(0, 0), (0.5, 5), (1, 10)])
 async def test_what_fell_due_during_an_outage_runs_once_and_spread(
-    clock: FakeClock, tmp_path: Path, draw: float, seconds: float
+    clock: FakeClock, url: URL, draw: float, seconds: float
 ) -> None:
     """All processes find the database back at about the same time: they do not work all at once.
     A look every 15 s does not delay it again."""
     starts = list[float]()
     subject = tick(starts, every(minutes=1, jitter=0.5))
-    async with replica(clock, tmp_path, subject, random=fixed(0)) as one:
+    async with replica(clock, url, subject, random=fixed(0)) as one:
         one.store.fails = OPERATIONS
         await clock.advance(seconds=300)
     starts.clear()
-    async with replica(clock, tmp_path, subject, random=fixed(draw), fails=OPERATIONS) as two:
+    async with replica(clock, url, subject, random=fixed(draw), fails=OPERATIONS) as two:
         await clock.advance(seconds=3)
         two.store.fails = ()
         begun = 300 + 7
@@ -165,12 +165,12 @@ async def test_what_fell_due_during_an_outage_runs_once_and_spread(
 
 
 async def test_a_run_that_was_requested_is_not_spread_after_an_outage(
-    clock: FakeClock, tmp_path: Path
+    clock: FakeClock, url: URL
 ) -> None:
     """Somebody waits for it."""
     starts = list[float]()
     subject = tick(starts, every(minutes=1, jitter=0.5))
-    async with replica(clock, tmp_path, subject, random=fixed(1)) as one:
+    async with replica(clock, url, subject, random=fixed(1)) as one:
         await clock.advance(seconds=10)
         one.store.fails = OPERATIONS - {"request"}
         await one.store.request("tick")
@@ -182,7 +182,7 @@ async def test_a_run_that_was_requested_is_not_spread_after_an_outage(
 
 
 async def test_an_outage_does_not_reach_what_each_process_runs_for_itself(
-    clock: FakeClock, tmp_path: Path
+    clock: FakeClock, url: URL
 ) -> None:
     """That is kept in memory."""
     starts = list[float]()
@@ -191,7 +191,7 @@ async def test_an_outage_does_not_reach_what_each_process_runs_for_itself(
     async def own(ctx: JobContext) -> None:
         starts.append(ctx.clock.monotonic())
 
-    async with replica(clock, tmp_path, own, tick([]), fails=OPERATIONS):
+    async with replica(clock, url, own, tick([]), fails=OPERATIONS):
         await clock.advance(minutes=3)
     assert starts == [0, 60, 120, 180]
 
@@ -201,13 +201,13 @@ async def test_an_outage_does_not_reach_what_each_process_runs_for_itself(
 
 @pytest.mark.parametrize(("interval", "again"), [(10, 30), (100, 100)])
 async def test_a_claim_whose_answer_is_lost_is_not_run(
-    clock: FakeClock, tmp_path: Path, interval: float, again: float
+    clock: FakeClock, url: URL, interval: float, again: float
 ) -> None:
     """It may have been made, or not. Here it was: the run reads abandoned, and the job runs again
     when it is due and the lease is over."""
     starts = list[float]()
     subject = tick(starts, every(seconds=interval, jitter=0))
-    async with replica(clock, tmp_path, subject, loses={"claim"}) as one:
+    async with replica(clock, url, subject, loses={"claim"}) as one:
         one.store.loses = ()
         await clock.advance(seconds=again)
         runs = await one.store.history("tick")
@@ -215,10 +215,10 @@ async def test_a_claim_whose_answer_is_lost_is_not_run(
         assert [(run.run_no, run.outcome) for run in runs] == [(1, "abandoned"), (2, "ok")]
 
 
-async def test_a_claim_that_fails_changes_nothing(clock: FakeClock, tmp_path: Path) -> None:
+async def test_a_claim_that_fails_changes_nothing(clock: FakeClock, url: URL) -> None:
     """The job is as due as before, and its first run is number 1."""
     starts = list[float]()
-    async with replica(clock, tmp_path, tick(starts), fails={"claim"}) as one:
+    async with replica(clock, url, tick(starts), fails={"claim"}) as one:
         await clock.advance(seconds=0.5)
         assert await one.store.history("tick") == []
         one.store.fails = ()
@@ -230,16 +230,16 @@ async def test_a_claim_that_fails_changes_nothing(clock: FakeClock, tmp_path: Pa
 
 
 async def test_an_end_that_comes_too_late_is_not_told_as_recorded(
-    clock: FakeClock, tmp_path: Path, caplog: Log
+    clock: FakeClock, url: URL, caplog: Log
 ) -> None:
     """During the outage of one process, another has run the job. The log says what the history
     does, and so is told who waits for the run."""
     subject = tick([], seconds=10)
-    async with replica(clock, tmp_path, subject, claims=False) as one:
+    async with replica(clock, url, subject, claims=False) as one:
         one.store.fails = {"finish", "heartbeat"}
         asked = asyncio.create_task(one.scheduler.run("tick"))
         await clock.advance(seconds=35)
-        async with replica(clock, tmp_path, subject, claims=False) as two:
+        async with replica(clock, url, subject, claims=False) as two:
             await clock.run(two.scheduler.run("tick"))
         one.store.fails = ()
         with pytest.raises(StoreUnavailable, match="how the run ended is not recorded"):
@@ -250,24 +250,24 @@ async def test_an_end_that_comes_too_late_is_not_told_as_recorded(
 
 
 async def test_a_claim_that_failed_is_forgotten_when_nothing_is_due_here(
-    clock: FakeClock, tmp_path: Path
+    clock: FakeClock, url: URL
 ) -> None:
     """The job is overdue, but another process runs it: the database is back all the same."""
     subject = tick([], seconds=600)
-    async with replica(clock, tmp_path, subject, fails={"claim"}) as one:
+    async with replica(clock, url, subject, fails={"claim"}) as one:
         await clock.advance(seconds=1)
         assert one.scheduler.outage()
-        async with replica(clock, tmp_path, subject):
+        async with replica(clock, url, subject):
             await clock.advance(seconds=100)
             one.store.fails = ()
             await clock.advance(seconds=100)
             assert not one.scheduler.outage()
 
 
-async def test_an_end_whose_answer_is_lost_counts_once(clock: FakeClock, tmp_path: Path) -> None:
+async def test_an_end_whose_answer_is_lost_counts_once(clock: FakeClock, url: URL) -> None:
     """It is recorded again, which changes nothing, and no run is made twice."""
     starts = list[float]()
-    async with replica(clock, tmp_path, tick(starts), loses={"finish"}) as one:
+    async with replica(clock, url, tick(starts), loses={"finish"}) as one:
         await clock.advance(seconds=5)
         one.store.loses = ()
         await clock.advance(seconds=60)
@@ -279,14 +279,14 @@ async def test_an_end_whose_answer_is_lost_counts_once(clock: FakeClock, tmp_pat
 @pytest.mark.parametrize("kind", ["fails", "loses"])
 @pytest.mark.parametrize("operation", sorted(OPERATIONS))
 async def test_whatever_fails_no_run_is_lost_or_made_twice(
-    clock: FakeClock, tmp_path: Path, operation: str, kind: str
+    clock: FakeClock, url: URL, operation: str, kind: str
 ) -> None:
     """One of the store's operations is broken for two minutes, in both processes. Each body has a
     run, no two are nearer than the interval, and then all is as before."""
     starts = list[float]()
     schedule = every(seconds=20, jitter=0)
     subject = tick(starts, schedule, seconds=12)
-    async with replica(clock, tmp_path, subject) as one, replica(clock, tmp_path, subject) as two:
+    async with replica(clock, url, subject) as one, replica(clock, url, subject) as two:
         for each in (one, two):
             setattr(each.store, kind, {operation})
         await clock.advance(seconds=125)
@@ -303,11 +303,9 @@ async def test_whatever_fails_no_run_is_lost_or_made_twice(
 # The end
 
 
-async def test_an_outage_does_not_delay_the_end(
-    clock: FakeClock, tmp_path: Path, caplog: Log
-) -> None:
+async def test_an_outage_does_not_delay_the_end(clock: FakeClock, url: URL, caplog: Log) -> None:
     """The rest before the next try is cut short. What could not be recorded is in the log."""
-    async with replica(clock, tmp_path, tick([], seconds=20)) as one:
+    async with replica(clock, url, tick([], seconds=20)) as one:
         await clock.advance(seconds=11)
         one.store.fails = OPERATIONS
         await clock.advance(seconds=10)
@@ -321,11 +319,11 @@ async def test_an_outage_does_not_delay_the_end(
 @pytest.mark.parametrize("operation", sorted(OPERATIONS))
 @pytest.mark.parametrize("part", ["seconds_before", "seconds_after"])
 async def test_a_store_that_hangs_does_not_hold_the_end(
-    clock: FakeClock, tmp_path: Path, operation: str, part: str
+    clock: FakeClock, url: URL, operation: str, part: str
 ) -> None:
     """5 s of grace, one for what is cancelled, one for the store to hear of it. No task is left."""
     tasks = asyncio.all_tasks()
-    async with replica(clock, tmp_path, tick([], seconds=50), tick_too([])) as one:
+    async with replica(clock, url, tick([], seconds=50), tick_too([])) as one:
         getattr(one.store, part)[operation] = 10_000
         await clock.advance(seconds=45)
         began = clock.monotonic()

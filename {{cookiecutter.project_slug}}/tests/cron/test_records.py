@@ -1,9 +1,8 @@
 """The records: what people see of the jobs and how they steer them, the code running or not."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,14 +14,13 @@ from app.cron.records import OUTCOMES, JobRecord, Records
 from app.cron.sql_store import SqlStore
 from app.cron.store import Claimed, Outcome, Run
 from support import FakeClock
+from support.databases import contents
 from support.stores import (
     INTERVAL,
     LEASE,
     NOW,
     after,
     claim,
-    contents,
-    cron_database,
     ended,
     failed,
     first_in,
@@ -34,13 +32,6 @@ from support.stores import (
 MICROSECOND = timedelta(microseconds=1)
 SECOND = timedelta(seconds=1)
 DAY = timedelta(days=1)
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    """A database with the engine's tables."""
-    with cron_database(tmp_path / "app.db") as database:
-        yield database
 
 
 @pytest.fixture
@@ -220,7 +211,7 @@ async def test_the_next_claim_abandons_a_run_without_an_end(
     abandoned, under_way = await records.history("tick")
     assert (abandoned.outcome, abandoned.finished_at) == ("abandoned", None)
     assert under_way.outcome is None
-    assert [row[5] for row in contents(database.path)["cron_run"]] == ["abandoned", None]
+    assert [row[5] for row in contents(database)["cron_run"]] == ["abandoned", None]
     assert (await record_of(records)).counts == counts(abandoned=1)
 
 
@@ -262,7 +253,7 @@ async def test_a_forgotten_job_is_gone(
         [run] = await store.claim([after(0, name)])
         await store.finish([ok(run)])
     assert await records.forget("tick")
-    left = contents(database.path)
+    left = contents(database)
     assert [row[0] for row in (*left["cron_job"], *left["cron_run"])] == ["other", "other"]
 
 
@@ -272,9 +263,9 @@ async def test_a_job_under_way_is_not_forgotten(
     """Until its lease is over."""
     await claim(store)
     await clock.advance(LEASE - MICROSECOND)
-    before = contents(database.path)
+    before = contents(database)
     assert not await records.forget("tick")
-    assert contents(database.path) == before
+    assert contents(database) == before
     await clock.advance(MICROSECOND)
     assert await records.forget("tick")
     assert await records.jobs() == []

@@ -1,21 +1,20 @@
 """Several processes on one database: each due time goes to one, whatever becomes of the others."""
 
 import asyncio
-import sqlite3
 from collections.abc import Callable
-from contextlib import AsyncExitStack, closing, suppress
+from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import URL, Connection, text
 
 from app.cron import JobContext, crontab, every, job
 from app.cron.clock import seeded
 from app.cron.schedule import Schedule
 from support import FakeClock, fixed, replica
+from support.databases import query
 
 Log = pytest.LogCaptureFixture
 Function = Callable[..., Any]
@@ -52,10 +51,9 @@ def writes_after(seconds: float) -> Function:
     return writes
 
 
-def written(folder: Path) -> list[str]:
+def written(url: URL) -> list[str]:
     """Which runs have written."""
-    with closing(sqlite3.connect(folder / "app.db")) as database:
-        return [run for (run,) in database.execute("SELECT run FROM effect")]
+    return [run for (run,) in query(url, "SELECT run FROM effect")]
 
 
 def times(starts: Starts) -> list[float]:
@@ -67,7 +65,7 @@ def times(starts: Starts) -> list[float]:
 
 
 @pytest.mark.parametrize("count", [1, 3])
-async def test_a_due_time_makes_one_run(clock: FakeClock, tmp_path: Path, count: int) -> None:
+async def test_a_due_time_makes_one_run(clock: FakeClock, url: URL, count: int) -> None:
     """Through however many processes it is seen.
 
     After gocron, TestScheduler_WithDistributed, which counts who did not run and not who did, and
@@ -76,18 +74,18 @@ async def test_a_due_time_makes_one_run(clock: FakeClock, tmp_path: Path, count:
     starts: Starts = []
     async with AsyncExitStack() as stack:
         for _ in range(count):
-            await stack.enter_async_context(replica(clock, tmp_path, tick(starts)))
+            await stack.enter_async_context(replica(clock, url, tick(starts)))
         await clock.advance(minutes=10)
     assert times(starts) == [60 * minute for minute in range(11)]
 
 
-async def test_with_jitter_too_a_due_time_makes_one_run(clock: FakeClock, tmp_path: Path) -> None:
+async def test_with_jitter_too_a_due_time_makes_one_run(clock: FakeClock, url: URL) -> None:
     """Gaps between starts are 42 to 78 s, though each process draws by itself."""
     starts: Starts = []
     subject = tick(starts, every(minutes=1))
     async with (
-        replica(clock, tmp_path, subject, random=seeded("one")),
-        replica(clock, tmp_path, subject, random=seeded("two")) as two,
+        replica(clock, url, subject, random=seeded("one")),
+        replica(clock, url, subject, random=seeded("two")) as two,
     ):
         await clock.advance(minutes=30)
         assert len(await two.store.history("tick")) == len(starts)
@@ -99,7 +97,7 @@ async def test_with_jitter_too_a_due_time_makes_one_run(clock: FakeClock, tmp_pa
 
 @pytest.mark.parametrize(("draw", "seconds"), [(0, 0), (0.5, 5), (1, 10)])
 async def test_no_body_begins_before_its_jittered_time(
-    clock: FakeClock, tmp_path: Path, draw: float, seconds: float
+    clock: FakeClock, url: URL, draw: float, seconds: float
 ) -> None:
     """It is the body that waits, not a number in its record that says so.
 
@@ -107,34 +105,32 @@ async def test_no_body_begins_before_its_jittered_time(
     """
     starts: Starts = []
     schedule = crontab("1 0 * * *", splay=timedelta(seconds=10))
-    async with replica(clock, tmp_path, tick(starts, schedule), random=fixed(draw)) as one:
+    async with replica(clock, url, tick(starts, schedule), random=fixed(draw)) as one:
         await clock.advance(minutes=2)
         [run] = await one.store.history("tick")
     assert times(starts) == [60 + seconds]
     assert run.due_at == run.started_at == clock.now() - timedelta(seconds=60 - seconds)
 
 
-async def test_a_run_longer_than_its_interval_is_not_overlapped(
-    clock: FakeClock, tmp_path: Path
-) -> None:
+async def test_a_run_longer_than_its_interval_is_not_overlapped(clock: FakeClock, url: URL) -> None:
     """What falls due meanwhile is skipped: a full interval follows its end."""
     starts: Starts = []
     subject = tick(starts, seconds=150)
-    async with replica(clock, tmp_path, subject), replica(clock, tmp_path, subject):
+    async with replica(clock, url, subject), replica(clock, url, subject):
         await clock.advance(seconds=450)
     assert times(starts) == [0, 210, 420]
 
 
-async def test_a_long_run_is_not_taken_over(clock: FakeClock, tmp_path: Path) -> None:
+async def test_a_long_run_is_not_taken_over(clock: FakeClock, url: URL) -> None:
     """Five leases long, it stays with who has it, also when another process joins meanwhile.
 
     After docket, test_redelivery.py, test_worker_joining_doesnt_steal_renewed_lease.
     """
     starts: Starts = []
     subject = tick(starts, every(seconds=10, jitter=0), seconds=150)
-    async with replica(clock, tmp_path, subject) as one:
+    async with replica(clock, url, subject) as one:
         await clock.advance(seconds=20)
-        async with replica(clock, tmp_path, subject):
+        async with replica(clock, url, subject):
             await clock.advance(seconds=130)
             assert starts == [(one.name, 0)]
             [run] = await one.store.history("tick")
@@ -143,7 +139,7 @@ async def test_a_long_run_is_not_taken_over(clock: FakeClock, tmp_path: Path) ->
 
 @pytest.mark.parametrize("leases", [(60, 12), (12, 60)])
 async def test_processes_may_have_different_leases(
-    clock: FakeClock, tmp_path: Path, leases: tuple[float, float]
+    clock: FakeClock, url: URL, leases: tuple[float, float]
 ) -> None:
     """Each row says how long its lease is: a longer one is not taken for one that makes no sense,
     and a shorter one ends when it ends."""
@@ -151,8 +147,8 @@ async def test_processes_may_have_different_leases(
     subject = tick(starts, every(seconds=5, jitter=0), seconds=100_000)
     first, second = (timedelta(seconds=lease) for lease in leases)
     async with (
-        replica(clock, tmp_path, subject, lease=first) as one,
-        replica(clock, tmp_path, subject, lease=second) as two,
+        replica(clock, url, subject, lease=first) as one,
+        replica(clock, url, subject, lease=second) as two,
     ):
         await clock.advance(seconds=leases[0])  # its last heartbeat
         assert starts == [(one.name, 0)]
@@ -163,9 +159,7 @@ async def test_processes_may_have_different_leases(
         assert starts == [(one.name, 0), (two.name, 2 * leases[0])]
 
 
-async def test_a_failed_run_is_tried_again_where_it_failed(
-    clock: FakeClock, tmp_path: Path
-) -> None:
+async def test_a_failed_run_is_tried_again_where_it_failed(clock: FakeClock, url: URL) -> None:
     """After 5 s, when the others have not looked yet; they do not run it in addition."""
     starts: Starts = []
 
@@ -175,15 +169,13 @@ async def test_a_failed_run_is_tried_again_where_it_failed(
         if ctx.run_no == 1:
             raise ValueError
 
-    async with replica(clock, tmp_path, fails_once) as one, replica(clock, tmp_path, fails_once):
+    async with replica(clock, url, fails_once) as one, replica(clock, url, fails_once):
         await clock.advance(seconds=64)
     assert starts == [(one.name, 0), (one.name, 5)]
 
 
 @pytest.mark.parametrize("error", [ValueError(), asyncio.CancelledError()], ids=repr)
-async def test_no_failure_ends_the_chain(
-    clock: FakeClock, tmp_path: Path, error: BaseException
-) -> None:
+async def test_no_failure_ends_the_chain(clock: FakeClock, url: URL, error: BaseException) -> None:
     """Nor does a cancel that nobody asked for: 5, 10, 20 s and so on, up to the interval.
 
     After db-scheduler, SchedulerTest, should_reschedule_failure_on_exponential_backoff, and docket,
@@ -196,7 +188,7 @@ async def test_no_failure_ends_the_chain(
         starts.append((ctx.state.replica, ctx.clock.monotonic()))
         raise error
 
-    async with replica(clock, tmp_path, fails, random=fixed(0.5)) as one:
+    async with replica(clock, url, fails, random=fixed(0.5)) as one:
         await clock.advance(seconds=255)
         assert {run.outcome for run in await one.store.history("tick")} == {"error"}
     assert times(starts) == [0, 5, 15, 35, 75, 135, 195, 255]
@@ -226,7 +218,7 @@ HOURLY_ROWS: dict[str, tuple[float, dict[str, Any], float, int]] = {
 )
 async def test_an_hourly_job_as_a_process_finds_it(
     clock: FakeClock,
-    tmp_path: Path,
+    url: URL,
     minutes: float,
     limits: dict[str, Any],
     at: float,
@@ -238,7 +230,7 @@ async def test_an_hourly_job_as_a_process_finds_it(
     hourly = tick(starts, crontab("0 * * * *"), minutes * 60, max_late=max_late)
     clock.step(minutes=59)
     async with AsyncExitStack() as stack:
-        process = replica(clock, tmp_path, hourly, look_every=timedelta(days=1))
+        process = replica(clock, url, hourly, look_every=timedelta(days=1))
         one = await stack.enter_async_context(process)
         await clock.advance(minutes=1)
         if "paused" in limits:
@@ -246,7 +238,7 @@ async def test_an_hourly_job_as_a_process_finds_it(
         if not minutes:
             await stack.aclose()
         await clock.advance(minutes=at)
-        async with replica(clock, tmp_path, hourly, look_every=timedelta(days=1)) as two:
+        async with replica(clock, url, hourly, look_every=timedelta(days=1)) as two:
             await clock.advance(seconds=5)
             assert [name for name, _ in starts].count(two.name) == expected
 
@@ -269,7 +261,7 @@ async def test_an_hourly_job_as_a_process_finds_it(
     ids=str,
 )
 async def test_what_was_missed_while_nobody_ran_runs_once(
-    clock: FakeClock, tmp_path: Path, schedule: Schedule, draw: float, seconds: float
+    clock: FakeClock, url: URL, schedule: Schedule, draw: float, seconds: float
 ) -> None:
     """However often it was due, after a delay of up to 10 s, jitter or splay: no flood.
 
@@ -277,50 +269,50 @@ async def test_what_was_missed_while_nobody_ran_runs_once(
     """
     starts: Starts = []
     subject = tick(starts, schedule)
-    async with replica(clock, tmp_path, subject, random=fixed(0)):
+    async with replica(clock, url, subject, random=fixed(0)):
         await clock.advance(minutes=2)
     starts.clear()
     await clock.advance(hours=1)
     begun = clock.monotonic()
     async with (
-        replica(clock, tmp_path, subject, random=fixed(draw)),
-        replica(clock, tmp_path, subject, random=fixed(draw)),
+        replica(clock, url, subject, random=fixed(draw)),
+        replica(clock, url, subject, random=fixed(draw)),
     ):
         await clock.advance(seconds=10)
     assert times(starts) == [begun + seconds]
 
 
 async def test_the_next_run_after_a_downtime_is_a_full_interval_away(
-    clock: FakeClock, tmp_path: Path
+    clock: FakeClock, url: URL
 ) -> None:
     """It counts from the start of the one that was late, not from when that was due."""
     starts: Starts = []
-    async with replica(clock, tmp_path, tick(starts)):
+    async with replica(clock, url, tick(starts)):
         pass
     await clock.advance(seconds=1_010)
-    async with replica(clock, tmp_path, tick(starts)):
+    async with replica(clock, url, tick(starts)):
         await clock.advance(seconds=60)
     assert times(starts) == [0, 1_010, 1_070]
 
 
-async def test_a_restart_makes_no_additional_run(clock: FakeClock, tmp_path: Path) -> None:
+async def test_a_restart_makes_no_additional_run(clock: FakeClock, url: URL) -> None:
     """What is not due yet waits, through any number of restarts.
 
     After db-scheduler, ScheduleRecurringOnStartupTest, "no new execution time if imminent".
     """
     starts: Starts = []
     for _ in range(5):
-        async with replica(clock, tmp_path, tick(starts)):
+        async with replica(clock, url, tick(starts)):
             await clock.advance(seconds=11)
     assert times(starts) == [0]
-    async with replica(clock, tmp_path, tick(starts)):
+    async with replica(clock, url, tick(starts)):
         await clock.advance(seconds=5)
     assert times(starts) == [0, 60]
 
 
 @pytest.mark.parametrize(("minutes", "start"), [(5, 15), (49, 59), (50, 60), (600, 60)])
 async def test_a_changed_interval_brings_a_run_forward_at_most(
-    clock: FakeClock, tmp_path: Path, minutes: float, start: float
+    clock: FakeClock, url: URL, minutes: float, start: float
 ) -> None:
     """Ten minutes after an hourly run: none is due later than the new interval can mean, and a
     longer one begins with the next run.
@@ -328,10 +320,10 @@ async def test_a_changed_interval_brings_a_run_forward_at_most(
     After db-scheduler, ScheduleRecurringOnStartupTest, "schedule change to sooner".
     """
     starts: Starts = []
-    async with replica(clock, tmp_path, tick(starts, every(hours=1, jitter=0))):
+    async with replica(clock, url, tick(starts, every(hours=1, jitter=0))):
         await clock.advance(minutes=10)
     subject = tick(starts, every(minutes=minutes, jitter=0))
-    async with replica(clock, tmp_path, subject, look_every=timedelta(hours=1)):
+    async with replica(clock, url, subject, look_every=timedelta(hours=1)):
         await clock.advance(minutes=51)
     assert times(starts)[:2] == [0, start * 60]
 
@@ -343,7 +335,7 @@ async def test_a_changed_interval_brings_a_run_forward_at_most(
 @pytest.mark.parametrize("draw", [0, 0.5, 1])
 @pytest.mark.parametrize("interval", [20, 100])
 async def test_the_run_of_a_killed_process_is_taken_over_after_its_lease(
-    clock: FakeClock, tmp_path: Path, interval: float, draw: float, death: float
+    clock: FakeClock, url: URL, interval: float, draw: float, death: float
 ) -> None:
     """At max(due, end of the lease), and after the end of a lease a catch-up delay. One body begins
     for it, though two processes wait.
@@ -355,12 +347,12 @@ async def test_the_run_of_a_killed_process_is_taken_over_after_its_lease(
     subject = tick(starts, every(seconds=interval, jitter=0.1), seconds=10_000)
     due = interval * (1 + (draw - 0.5) / 5)
     delay = draw * interval / 10
-    async with replica(clock, tmp_path, subject, random=fixed(draw)) as one:
+    async with replica(clock, url, subject, random=fixed(draw)) as one:
         await clock.advance(seconds=delay)
         assert starts == [(one.name, delay)]
         async with (
-            replica(clock, tmp_path, subject, random=fixed(draw)) as two,
-            replica(clock, tmp_path, subject, random=fixed(draw)),
+            replica(clock, url, subject, random=fixed(draw)) as two,
+            replica(clock, url, subject, random=fixed(draw)),
         ):
             await clock.advance(seconds=death)
             one.freeze()
@@ -373,16 +365,14 @@ async def test_the_run_of_a_killed_process_is_taken_over_after_its_lease(
             assert [run.outcome for run in runs] == ["abandoned", None]
 
 
-async def test_a_run_that_nobody_takes_over_reads_as_abandoned(
-    clock: FakeClock, tmp_path: Path
-) -> None:
+async def test_a_run_that_nobody_takes_over_reads_as_abandoned(clock: FakeClock, url: URL) -> None:
     """As soon as its lease is over, though nobody has written it down.
 
     After APScheduler 4, test_schedulers.py, test_scheduler_crash_reap_abandoned_jobs.
     """
-    async with replica(clock, tmp_path, tick([], seconds=1_000)) as one:
+    async with replica(clock, url, tick([], seconds=1_000)) as one:
         one.freeze()
-        async with replica(clock, tmp_path) as watcher:
+        async with replica(clock, url) as watcher:
             for advance, outcome in ((29.999, None), (0.001, "abandoned")):
                 await clock.advance(seconds=advance)
                 [run] = await watcher.store.history("tick")
@@ -390,7 +380,7 @@ async def test_a_run_that_nobody_takes_over_reads_as_abandoned(
 
 
 async def test_a_process_that_was_stopped_for_longer_than_its_lease_finds_it_lost(
-    clock: FakeClock, tmp_path: Path, caplog: Log
+    clock: FakeClock, url: URL, caplog: Log
 ) -> None:
     """Its body goes on for a moment: it can write nothing, it is stopped, and neither it nor its
     end has a say in what the other does.
@@ -398,13 +388,13 @@ async def test_a_process_that_was_stopped_for_longer_than_its_lease_finds_it_los
     After fastapi-crons, test_distributed_claiming.py, and the pause for which that has no test.
     """
     subject = writes_after(17)
-    async with replica(clock, tmp_path, subject) as one, replica(clock, tmp_path, subject) as two:
+    async with replica(clock, url, subject) as one, replica(clock, url, subject) as two:
         await clock.advance(seconds=15)
         one.freeze()
         await clock.advance(seconds=45)
         one.thaw()
         await clock.advance(seconds=1)
-        assert written(tmp_path) == ["writes run 2"]
+        assert written(url) == ["writes run 2"]
         assert "writes run 1: its lease is lost, it is stopped" in caplog.text
         runs = await two.store.history("writes")
         assert [(run.outcome, run.owner) for run in runs] == [
@@ -417,14 +407,14 @@ async def test_a_process_that_was_stopped_for_longer_than_its_lease_finds_it_los
 
 
 async def test_a_run_that_a_shutdown_cut_short_goes_on_elsewhere(
-    clock: FakeClock, tmp_path: Path
+    clock: FakeClock, url: URL
 ) -> None:
     """With the next look of another process: it waits neither for a lease nor for a draw."""
     starts: Starts = []
     subject = tick(starts, every(minutes=5), seconds=1_000)
-    async with replica(clock, tmp_path, subject, random=fixed(1)) as one:
+    async with replica(clock, url, subject, random=fixed(1)) as one:
         await clock.advance(seconds=12)
-        async with replica(clock, tmp_path, subject, random=fixed(1)) as two:
+        async with replica(clock, url, subject, random=fixed(1)) as two:
             await one.stop()
             assert clock.monotonic() == 12 + 5
             [run] = await two.store.history("tick")
@@ -434,9 +424,7 @@ async def test_a_run_that_a_shutdown_cut_short_goes_on_elsewhere(
 
 
 @pytest.mark.parametrize("kind", ["a thread", "a task"])
-async def test_what_is_left_behind_keeps_its_lease(
-    clock: FakeClock, tmp_path: Path, kind: str
-) -> None:
+async def test_what_is_left_behind_keeps_its_lease(clock: FakeClock, url: URL, kind: str) -> None:
     """A thread, or a task that swallows its cancel, may still write: another process takes over
     when the lease is over, and not before."""
     gate, starts = clock.gate(), Starts()
@@ -454,7 +442,7 @@ async def test_what_is_left_behind_keeps_its_lease(
                 await ctx.clock.sleep(45 - ctx.clock.monotonic())
 
     deaf = in_thread if kind == "a thread" else on_loop
-    async with replica(clock, tmp_path, deaf) as one, replica(clock, tmp_path, deaf) as two:
+    async with replica(clock, url, deaf) as one, replica(clock, url, deaf) as two:
         await clock.advance(seconds=12)
         await one.stop()
         await clock.advance(seconds=39.999 - clock.monotonic())
@@ -467,18 +455,16 @@ async def test_what_is_left_behind_keeps_its_lease(
         assert (first.outcome, second.outcome) == ("abandoned", "ok")
 
 
-async def test_what_was_claimed_as_the_app_ends_is_interrupted(
-    clock: FakeClock, tmp_path: Path
-) -> None:
+async def test_what_was_claimed_as_the_app_ends_is_interrupted(clock: FakeClock, url: URL) -> None:
     """The claim was under way when the shutdown began: the run is cut short, and due elsewhere."""
     starts: Starts = []
     subject = tick(starts, seconds=1_000)
-    async with replica(clock, tmp_path, subject, seconds_after={"claim": 0.5}) as one:
+    async with replica(clock, url, subject, seconds_after={"claim": 0.5}) as one:
         assert starts == []
         await one.stop()
         [run] = await one.store.history("tick")
         assert run.outcome == "interrupted"
-        async with replica(clock, tmp_path, subject) as two:
+        async with replica(clock, url, subject) as two:
             assert starts[-1] == (two.name, clock.monotonic())
 
 
@@ -487,14 +473,14 @@ async def test_what_was_claimed_as_the_app_ends_is_interrupted(
 
 @pytest.mark.parametrize("paused", [True, False])
 async def test_a_request_is_seen_by_another_process(
-    clock: FakeClock, tmp_path: Path, paused: bool
+    clock: FakeClock, url: URL, paused: bool
 ) -> None:
     """Within a look of 15 s, without a delay, once, and paused or not."""
     starts: Starts = []
     subject = tick(starts, every(hours=1))
     async with (
-        replica(clock, tmp_path, claims=False) as shell,
-        replica(clock, tmp_path, subject, random=fixed(1)),
+        replica(clock, url, claims=False) as shell,
+        replica(clock, url, subject, random=fixed(1)),
     ):
         await clock.advance(seconds=31)
         if paused:
@@ -505,13 +491,11 @@ async def test_a_request_is_seen_by_another_process(
     assert times(starts) == [10, 45]
 
 
-async def test_a_request_during_a_run_is_honoured_after_it(
-    clock: FakeClock, tmp_path: Path
-) -> None:
+async def test_a_request_during_a_run_is_honoured_after_it(clock: FakeClock, url: URL) -> None:
     """At once, by who has ended it; several share the one run."""
     starts: Starts = []
     subject = tick(starts, every(hours=1, jitter=0), seconds=20)
-    async with replica(clock, tmp_path, subject) as one:
+    async with replica(clock, url, subject) as one:
         await clock.advance(seconds=10)
         for _ in range(2):
             await one.store.request("tick")
@@ -519,12 +503,12 @@ async def test_a_request_during_a_run_is_honoured_after_it(
     assert times(starts) == [0, 20]
 
 
-async def test_a_pause_is_seen_by_all_processes(clock: FakeClock, tmp_path: Path) -> None:
+async def test_a_pause_is_seen_by_all_processes(clock: FakeClock, url: URL) -> None:
     """Though they have planned the next run already, and do not look before it is due: the claim
     decides. It ends with `resume`."""
     starts: Starts = []
     subject = tick(starts, every(seconds=50, jitter=0))
-    async with replica(clock, tmp_path, subject) as one, replica(clock, tmp_path, subject) as two:
+    async with replica(clock, url, subject) as one, replica(clock, url, subject) as two:
         await clock.advance(seconds=49)
         await one.store.pause("tick")
         await clock.advance(minutes=5)
@@ -536,21 +520,21 @@ async def test_a_pause_is_seen_by_all_processes(clock: FakeClock, tmp_path: Path
     assert resumed <= starts[1][1] <= resumed + 15
 
 
-async def test_the_others_go_on_while_one_is_paused(clock: FakeClock, tmp_path: Path) -> None:
+async def test_the_others_go_on_while_one_is_paused(clock: FakeClock, url: URL) -> None:
     """A pause is of one job. After Hangfire, RecurringJobSchedulerFacts: one that cannot run."""
     starts: Starts = []
     paused: Starts = []
-    async with replica(clock, tmp_path, tick(starts), tick(paused, name="paused")) as one:
+    async with replica(clock, url, tick(starts), tick(paused, name="paused")) as one:
         await one.store.pause("paused")
         await clock.advance(minutes=2)
     assert (times(starts), times(paused)) == ([0, 60, 120], [0])
 
 
-async def test_a_job_that_is_forgotten_begins_anew(clock: FakeClock, tmp_path: Path) -> None:
+async def test_a_job_that_is_forgotten_begins_anew(clock: FakeClock, url: URL) -> None:
     """Processes that know it make its row again, with the next look."""
     starts: Starts = []
     subject = tick(starts, every(hours=1, jitter=0))
-    async with replica(clock, tmp_path, subject) as one, replica(clock, tmp_path, subject):
+    async with replica(clock, url, subject) as one, replica(clock, url, subject):
         await clock.advance(seconds=20)
         await one.store.forget("tick")
         await clock.advance(minutes=5)
@@ -561,9 +545,7 @@ async def test_a_job_that_is_forgotten_begins_anew(clock: FakeClock, tmp_path: P
 # Two versions of the code
 
 
-async def test_two_versions_of_the_code_run_beside_each_other(
-    clock: FakeClock, tmp_path: Path
-) -> None:
+async def test_two_versions_of_the_code_run_beside_each_other(clock: FakeClock, url: URL) -> None:
     """Each runs the jobs that it has, and one run at a time is made of those that both have.
 
     After db-scheduler, SchedulerTest, should_unpick_unresolved_tasks_during_rolling_update.
@@ -573,8 +555,8 @@ async def test_two_versions_of_the_code_run_beside_each_other(
     new: Starts = []
     half, full = every(seconds=30, jitter=0), MINUTELY
     async with (
-        replica(clock, tmp_path, tick(both, full), tick(old, name="old")) as one,
-        replica(clock, tmp_path, tick(both, half), tick(new, name="new")) as two,
+        replica(clock, url, tick(both, full), tick(old, name="old")) as one,
+        replica(clock, url, tick(both, half), tick(new, name="new")) as two,
     ):
         await clock.advance(minutes=5)
         assert {name for name, _ in old} == {one.name}
@@ -587,18 +569,18 @@ async def test_two_versions_of_the_code_run_beside_each_other(
 
 
 async def test_the_row_of_a_job_that_the_code_lacks_stays_as_it_is(
-    clock: FakeClock, tmp_path: Path
+    clock: FakeClock, url: URL
 ) -> None:
     """It is neither run nor changed: the next version may have it again, as it was left."""
     starts: Starts = []
     subject = tick(starts, name="old")
-    async with replica(clock, tmp_path, subject) as one:
+    async with replica(clock, url, subject) as one:
         [before] = await one.store.jobs()
-    async with replica(clock, tmp_path, tick([])) as two:
+    async with replica(clock, url, tick([])) as two:
         await clock.advance(minutes=5)
         [after, _] = await two.store.jobs()
     assert after == before
-    async with replica(clock, tmp_path, subject):
+    async with replica(clock, url, subject):
         assert times(starts) == [0, 300]
 
 
@@ -607,12 +589,12 @@ async def test_the_row_of_a_job_that_the_code_lacks_stays_as_it_is(
 
 @pytest.mark.parametrize("hours", [1, 24 * 365 * 400])
 async def test_a_wall_clock_set_forwards_makes_one_start_sooner(
-    clock: FakeClock, tmp_path: Path, hours: float
+    clock: FakeClock, url: URL, hours: float
 ) -> None:
     """Due times are times on the wall. The next look finds the job overdue, once."""
     starts: Starts = []
     subject = tick(starts)
-    async with replica(clock, tmp_path, subject), replica(clock, tmp_path, subject):
+    async with replica(clock, url, subject), replica(clock, url, subject):
         await clock.advance(seconds=70)
         clock.step(hours=hours)
         await clock.advance(seconds=150)
@@ -624,7 +606,7 @@ async def test_a_wall_clock_set_forwards_makes_one_start_sooner(
 
 @pytest.mark.parametrize("hours", [1, 24 * 365 * 57])
 async def test_a_wall_clock_set_back_leaves_no_job_stuck(
-    clock: FakeClock, tmp_path: Path, hours: float
+    clock: FakeClock, url: URL, hours: float
 ) -> None:
     """The due time lies beyond what the schedule can mean: with the next look it is an interval.
 
@@ -632,7 +614,7 @@ async def test_a_wall_clock_set_back_leaves_no_job_stuck(
     """
     starts: Starts = []
     subject = tick(starts)
-    async with replica(clock, tmp_path, subject), replica(clock, tmp_path, subject):
+    async with replica(clock, url, subject), replica(clock, url, subject):
         await clock.advance(seconds=70)
         clock.step(hours=-hours)
         await clock.advance(seconds=195)
@@ -643,15 +625,15 @@ async def test_a_wall_clock_set_back_leaves_no_job_stuck(
 
 
 async def test_a_wall_clock_set_back_during_a_run_leaves_no_job_stuck(
-    clock: FakeClock, tmp_path: Path
+    clock: FakeClock, url: URL
 ) -> None:
     """A killed process has left a lease that would end in an hour: it makes no sense, so it holds
     no more."""
     starts: Starts = []
     subject = tick(starts, seconds=1_000)
-    async with replica(clock, tmp_path, subject) as one:
+    async with replica(clock, url, subject) as one:
         one.freeze()
-        async with replica(clock, tmp_path, subject) as two:
+        async with replica(clock, url, subject) as two:
             clock.step(hours=-1)
             await clock.advance(minutes=2)
             assert [name for name, _ in starts] == [one.name, two.name]

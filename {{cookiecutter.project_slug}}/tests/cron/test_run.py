@@ -1,18 +1,15 @@
 """One run of a job: what it is given, how it can fail, and when the next one is due."""
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import closing
 from datetime import timedelta
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 from fastapi import Depends, FastAPI
-from sqlalchemy import Connection, text
+from sqlalchemy import URL, Connection, text
 from starlette.datastructures import State
 
 from app.cron import JobContext, crontab, every, job
@@ -23,6 +20,7 @@ from app.cron.run import JobRun
 from app.cron.store import Claimed, Run
 from app.cron.threads import DaemonThreads
 from support import FakeClock, cron_app, fixed, replica, running
+from support.databases import query, schema
 
 Log = pytest.LogCaptureFixture
 Function = Callable[..., Any]
@@ -528,33 +526,26 @@ def jobs_that_write(note: Any) -> dict[str, Function]:
     return {"async def": on_loop, "def": in_thread}
 
 
-def execute(path: Path, statement: str) -> list[Any]:
-    """Ask the database, or change it, behind the back of all processes."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as database:
-        return database.execute(statement).fetchall()
-
-
 @pytest.mark.parametrize("kind", ["async def", "def"])
 async def test_a_run_writes_and_has_what_the_function_returns(
-    clock: FakeClock, tmp_path: Path, kind: str
+    clock: FakeClock, url: URL, kind: str
 ) -> None:
     """`ctx.write` is awaited in `async def`, and called in `def`."""
     subject = jobs_that_write(lambda: None)[kind]
-    async with replica(clock, tmp_path, subject) as one:
+    async with replica(clock, url, subject) as one:
         [run] = await one.store.history("subject")
         assert (run.outcome, run.note) == ("ok", "wrote 1")
-        assert execute(tmp_path / "app.db", "SELECT * FROM written") == [(1,)]
+        assert query(url, "SELECT * FROM written") == [(1,)]
 
 
 @pytest.mark.parametrize("kind", ["async def", "def"])
 @pytest.mark.parametrize("taken", ["owner = 'another'", "run_no = 7", "owner = NULL"])
 async def test_a_run_that_is_not_the_last_any_more_writes_nothing(
-    clock: FakeClock, tmp_path: Path, caplog: Log, kind: str, taken: str
+    clock: FakeClock, url: URL, caplog: Log, kind: str, taken: str
 ) -> None:
     """It is an error, which it is told as LeaseLost."""
-    path = tmp_path / "app.db"
-    subject = jobs_that_write(lambda: execute(path, f"UPDATE cron_job SET {taken}"))[kind]  # noqa: S608
-    async with replica(clock, tmp_path, subject):
-        assert execute(path, "SELECT name FROM sqlite_master WHERE name = 'written'") == []
+    subject = jobs_that_write(lambda: query(url, f"UPDATE cron_job SET {taken}"))[kind]  # noqa: S608
+    async with replica(clock, url, subject):
+        assert "written" not in schema(url)
         error = "error: subject run 1 is not the last any more; nothing is written"
         assert f"subject run 1: {error}" in caplog.text

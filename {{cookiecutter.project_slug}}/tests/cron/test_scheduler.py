@@ -4,12 +4,12 @@ import asyncio
 import gc
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
-from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import URL
 
 from app.cron import JobContext, crontab, every, job
 from app.cron.inject import prepare
@@ -87,7 +87,7 @@ async def test_async_jobs_need_no_thread(clock: FakeClock) -> None:
 
 @pytest.mark.parametrize("first", ["shared", "own"])
 async def test_the_threads_are_those_of_all_jobs(
-    clock: FakeClock, tmp_path: Path, caplog: Log, first: str
+    clock: FakeClock, url: URL, caplog: Log, first: str
 ) -> None:
     """Of those that each process runs for itself too: one kind waits for a thread of the other, and
     has it as soon as it is free. Only then is it claimed."""
@@ -104,7 +104,7 @@ async def test_the_threads_are_those_of_all_jobs(
         return subject
 
     clock.step(seconds=-15)  # the first fires at 15 s, the other one 60 s later
-    async with replica(clock, tmp_path, body("shared"), body("own"), threads=1) as one:
+    async with replica(clock, url, body("shared"), body("own"), threads=1) as one:
         await clock.advance(seconds=80)
         [second] = {"shared", "own"} - {first}
         assert starts == [(first, 15)]
@@ -115,14 +115,12 @@ async def test_the_threads_are_those_of_all_jobs(
         assert len(await outcomes(one, "shared")) == 1
 
 
-async def test_a_claim_under_way_has_its_thread(
-    clock: FakeClock, tmp_path: Path, caplog: Log
-) -> None:
+async def test_a_claim_under_way_has_its_thread(clock: FakeClock, url: URL, caplog: Log) -> None:
     """Nothing else is given it meanwhile: a run that was claimed can begin."""
     gate = clock.gate()
     shared = job(AT_ONCE, name="shared")(lambda: gate.wait())
     own = job(AT_ONCE, name="own", each_process=True)(lambda: gate.wait())
-    async with replica(clock, tmp_path, shared, own, threads=1, seconds_after={"claim": 0.5}):
+    async with replica(clock, url, shared, own, threads=1, seconds_after={"claim": 0.5}):
         assert not caplog.text
         await clock.advance(seconds=0.5)
         assert "own is due but all threads are busy" in caplog.text
@@ -130,7 +128,7 @@ async def test_a_claim_under_way_has_its_thread(
 
 
 async def test_a_thread_that_was_kept_in_vain_goes_to_who_waits_for_it(
-    clock: FakeClock, tmp_path: Path, caplog: Log
+    clock: FakeClock, url: URL, caplog: Log
 ) -> None:
     """The claim was lost to another process. No thread was busy, so nobody says that."""
     begun = list[tuple[str, float]]()
@@ -142,10 +140,10 @@ async def test_a_thread_that_was_kept_in_vain_goes_to_who_waits_for_it(
 
         return body
 
-    async with replica(clock, tmp_path, subject("shared"), claims=False) as one:
+    async with replica(clock, url, subject("shared"), claims=False) as one:
         await one.store.request("shared")
         jobs = subject("shared"), subject("own", each_process=True)
-        async with replica(clock, tmp_path, *jobs, threads=1, seconds_before={"claim": 0.5}):
+        async with replica(clock, url, *jobs, threads=1, seconds_before={"claim": 0.5}):
             await clock.run(one.scheduler.run("shared"))
             await clock.advance(seconds=0.5)
             assert begun == [("shared", 0), ("own", 0.5)]
@@ -155,7 +153,7 @@ async def test_a_thread_that_was_kept_in_vain_goes_to_who_waits_for_it(
 # Jobs of each process
 
 
-async def test_what_is_declared_so_runs_in_each_process(clock: FakeClock, tmp_path: Path) -> None:
+async def test_what_is_declared_so_runs_in_each_process(clock: FakeClock, url: URL) -> None:
     """For itself, and the database knows nothing of it."""
     starts, errors = list[float](), list[Exception]()
 
@@ -167,7 +165,7 @@ async def test_what_is_declared_so_runs_in_each_process(clock: FakeClock, tmp_pa
         except RuntimeError as error:
             errors.append(error)
 
-    async with replica(clock, tmp_path, own) as one, replica(clock, tmp_path, own):
+    async with replica(clock, url, own) as one, replica(clock, url, own):
         await clock.advance(minutes=5)
         assert await one.store.jobs() == []
     assert starts == [0, 0, 300, 300]
@@ -177,11 +175,11 @@ async def test_what_is_declared_so_runs_in_each_process(clock: FakeClock, tmp_pa
 # On demand
 
 
-async def test_without_claims_nothing_starts_by_itself(clock: FakeClock, tmp_path: Path) -> None:
+async def test_without_claims_nothing_starts_by_itself(clock: FakeClock, url: URL) -> None:
     """Nor does the process say that it runs jobs; what it is asked to run, it runs."""
     starts = list[float]()
     own = tick(starts, name="own", each_process=True)
-    async with replica(clock, tmp_path, tick(starts), own, claims=False) as one:
+    async with replica(clock, url, tick(starts), own, claims=False) as one:
         await clock.advance(minutes=20)
         assert starts == []
         assert await one.store.processes() == []
@@ -193,22 +191,22 @@ async def test_without_claims_nothing_starts_by_itself(clock: FakeClock, tmp_pat
     assert one.store.times("check_in") == one.store.times("check_out") == []
 
 
-async def test_what_runs_on_demand_keeps_its_lease(clock: FakeClock, tmp_path: Path) -> None:
+async def test_what_runs_on_demand_keeps_its_lease(clock: FakeClock, url: URL) -> None:
     """In a process that claims nothing too."""
-    async with replica(clock, tmp_path, tick([], seconds=95), claims=False) as one:
+    async with replica(clock, url, tick([], seconds=95), claims=False) as one:
         finish = await clock.run(one.scheduler.run("tick"))
         assert finish is not None
         assert finish.outcome == "ok"
         assert len(one.store.times("heartbeat")) == 9
 
 
-async def test_what_runs_elsewhere_is_not_run_on_demand(clock: FakeClock, tmp_path: Path) -> None:
+async def test_what_runs_elsewhere_is_not_run_on_demand(clock: FakeClock, url: URL) -> None:
     """Nor what runs here. The one who asks is told so at once."""
     starts = list[float]()
     subject = tick(starts, seconds=100)
     async with (
-        replica(clock, tmp_path, subject) as one,
-        replica(clock, tmp_path, subject, claims=False) as two,
+        replica(clock, url, subject) as one,
+        replica(clock, url, subject, claims=False) as two,
     ):
         for each in (one, two):
             assert await each.scheduler.run("tick") is None
@@ -218,7 +216,7 @@ async def test_what_runs_elsewhere_is_not_run_on_demand(clock: FakeClock, tmp_pa
 
 
 async def test_what_does_not_end_is_not_run_a_second_time_beside_itself(
-    clock: FakeClock, tmp_path: Path
+    clock: FakeClock, url: URL
 ) -> None:
     """A thread that goes on though its lease is lost, and over: the store would allow it."""
     gate, begun = clock.gate(), list[int]()
@@ -228,7 +226,7 @@ async def test_what_does_not_end_is_not_run_a_second_time_beside_itself(
         begun.append(ctx.run_no)
         gate.wait()
 
-    async with replica(clock, tmp_path, deaf) as one:
+    async with replica(clock, url, deaf) as one:
         one.store.fails = {"heartbeat"}
         await clock.advance(minutes=10)
         assert await outcomes(one, "deaf") == ["abandoned"]
@@ -239,9 +237,7 @@ async def test_what_does_not_end_is_not_run_a_second_time_beside_itself(
         gate.open()
 
 
-async def test_what_does_not_end_is_not_claimed_a_second_time(
-    clock: FakeClock, tmp_path: Path
-) -> None:
+async def test_what_does_not_end_is_not_claimed_a_second_time(clock: FakeClock, url: URL) -> None:
     """A look that was under way when it began has found it due soon, and then its lease is over."""
     gate, begun = clock.gate(), list[int]()
 
@@ -250,7 +246,7 @@ async def test_what_does_not_end_is_not_claimed_a_second_time(
         begun.append(ctx.run_no)
         gate.wait()
 
-    async with replica(clock, tmp_path, deaf, lease=timedelta(seconds=6)) as one:
+    async with replica(clock, url, deaf, lease=timedelta(seconds=6)) as one:
         await one.store.pause("deaf")
         one.store.fails, one.store.seconds_before = {"heartbeat"}, {"look": 1}
         await clock.advance(seconds=15.5)
@@ -265,36 +261,36 @@ async def test_what_does_not_end_is_not_claimed_a_second_time(
 
 @pytest.mark.parametrize(("minutes", "runs"), [(4, False), (5, True)])
 async def test_what_is_not_forced_runs_if_it_is_due(
-    clock: FakeClock, tmp_path: Path, minutes: float, *, runs: bool
+    clock: FakeClock, url: URL, minutes: float, *, runs: bool
 ) -> None:
     """Otherwise nothing happens."""
     subject = tick([])
-    async with replica(clock, tmp_path, subject):
+    async with replica(clock, url, subject):
         pass
     await clock.advance(minutes=minutes)
-    async with replica(clock, tmp_path, subject, claims=False) as one:
+    async with replica(clock, url, subject, claims=False) as one:
         finish = await one.scheduler.run("tick", forced=False)
         assert (finish is not None) == runs
 
 
 @pytest.mark.parametrize(("run_no", "runs"), [(1, True), (0, False)])
 async def test_what_was_decided_by_an_older_run_is_not_run(
-    clock: FakeClock, tmp_path: Path, run_no: int, *, runs: bool
+    clock: FakeClock, url: URL, run_no: int, *, runs: bool
 ) -> None:
     """Another process has run it since it was looked at."""
     subject = tick([])
-    async with replica(clock, tmp_path, subject):
+    async with replica(clock, url, subject):
         pass
-    async with replica(clock, tmp_path, subject, claims=False) as one:
+    async with replica(clock, url, subject, claims=False) as one:
         finish = await one.scheduler.run("tick", run_no=run_no)
         assert (finish is not None) == runs
 
 
-async def test_a_run_on_demand_counts_as_the_jobs_last(clock: FakeClock, tmp_path: Path) -> None:
+async def test_a_run_on_demand_counts_as_the_jobs_last(clock: FakeClock, url: URL) -> None:
     """The next one is a full interval away, here and elsewhere; paused or not, it runs."""
     starts = list[float]()
     subject = tick(starts, every(minutes=1, jitter=0))
-    async with replica(clock, tmp_path, subject) as one, replica(clock, tmp_path, subject) as two:
+    async with replica(clock, url, subject) as one, replica(clock, url, subject) as two:
         await clock.advance(seconds=50)
         await two.scheduler.run("tick")
         await clock.advance(seconds=125)
@@ -304,34 +300,28 @@ async def test_a_run_on_demand_counts_as_the_jobs_last(clock: FakeClock, tmp_pat
 
 
 async def test_what_was_run_on_demand_is_not_claimed_when_it_was_due(
-    clock: FakeClock, tmp_path: Path
+    clock: FakeClock, url: URL
 ) -> None:
     """That would be in vain."""
-    async with replica(clock, tmp_path, tick([], every(seconds=55, jitter=0))) as one:
+    async with replica(clock, url, tick([], every(seconds=55, jitter=0))) as one:
         await clock.advance(seconds=50)
         await one.scheduler.run("tick")
         await clock.advance(seconds=60)
         assert one.store.times("claim") == [0, 50, 105]
 
 
-async def test_a_database_that_is_away_runs_nothing_on_demand(
-    clock: FakeClock, tmp_path: Path
-) -> None:
+async def test_a_database_that_is_away_runs_nothing_on_demand(clock: FakeClock, url: URL) -> None:
     """That is an error, and not the answer that it runs elsewhere."""
-    async with replica(clock, tmp_path, tick([]), claims=False, fails=OPERATIONS) as one:
+    async with replica(clock, url, tick([]), claims=False, fails=OPERATIONS) as one:
         with pytest.raises(StoreUnavailable, match="the disk is full"):
             await one.scheduler.run("tick")
 
 
-async def test_a_run_goes_on_when_nobody_waits_for_it_any_more(
-    clock: FakeClock, tmp_path: Path
-) -> None:
+async def test_a_run_goes_on_when_nobody_waits_for_it_any_more(clock: FakeClock, url: URL) -> None:
     """Who asked for it has gone while the claim was under way, or later."""
     for seconds in (0.2, 1):
         subject = tick([], seconds=10)
-        async with replica(
-            clock, tmp_path, subject, claims=False, seconds_after={"claim": 0.5}
-        ) as one:
+        async with replica(clock, url, subject, claims=False, seconds_after={"claim": 0.5}) as one:
             asked = asyncio.create_task(one.scheduler.run("tick"))
             await clock.advance(seconds=seconds)
             asked.cancel()
@@ -341,12 +331,10 @@ async def test_a_run_goes_on_when_nobody_waits_for_it_any_more(
 
 
 async def test_who_gives_up_waiting_twice_leaves_no_claim_without_a_run(
-    clock: FakeClock, tmp_path: Path
+    clock: FakeClock, url: URL
 ) -> None:
     """As with Ctrl-C, and again, while the claim is under way."""
-    async with replica(
-        clock, tmp_path, tick([]), claims=False, seconds_after={"claim": 0.5}
-    ) as one:
+    async with replica(clock, url, tick([]), claims=False, seconds_after={"claim": 0.5}) as one:
         asked = asyncio.create_task(one.scheduler.run("tick"))
         await clock.advance(seconds=0.2)
         for _ in range(2):
@@ -357,15 +345,11 @@ async def test_who_gives_up_waiting_twice_leaves_no_claim_without_a_run(
         assert await outcomes(one) == ["ok"]
 
 
-async def test_nobody_complains_of_an_end_that_nobody_waits_for(
-    clock: FakeClock, tmp_path: Path
-) -> None:
+async def test_nobody_complains_of_an_end_that_nobody_waits_for(clock: FakeClock, url: URL) -> None:
     """It could not be recorded, and who asked for the run has gone."""
     complaints = list[object]()
     asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
-    async with replica(
-        clock, tmp_path, tick([]), claims=False, seconds_after={"claim": 0.5}
-    ) as one:
+    async with replica(clock, url, tick([]), claims=False, seconds_after={"claim": 0.5}) as one:
         one.store.fails = {"finish"}
         asked = asyncio.create_task(one.scheduler.run("tick"))
         await clock.advance(seconds=0.2)
@@ -377,10 +361,10 @@ async def test_nobody_complains_of_an_end_that_nobody_waits_for(
 
 
 async def test_who_waits_for_a_run_is_told_that_its_end_is_not_recorded(
-    clock: FakeClock, tmp_path: Path
+    clock: FakeClock, url: URL
 ) -> None:
     """When the app ends without the database, nobody is left waiting."""
-    async with replica(clock, tmp_path, tick([], seconds=20), claims=False) as one:
+    async with replica(clock, url, tick([], seconds=20), claims=False) as one:
         waits = asyncio.create_task(one.scheduler.run("tick"))
         await clock.advance(seconds=1)
         one.store.fails = OPERATIONS
@@ -443,10 +427,10 @@ async def test_the_end_of_a_run_is_logged_with_its_note(clock: FakeClock, caplog
 
 @pytest.mark.parametrize("ending", ["interrupted", "ok, done"])
 async def test_an_end_without_a_next_run_says_nothing_of_one(
-    clock: FakeClock, tmp_path: Path, caplog: Log, ending: str
+    clock: FakeClock, url: URL, caplog: Log, ending: str
 ) -> None:
     """A run that was cut short is due elsewhere, and a job that is paused is not due at all."""
-    async with replica(clock, tmp_path, tick([], seconds=10)) as one:
+    async with replica(clock, url, tick([], seconds=10)) as one:
         if ending != "interrupted":
             await one.store.pause("tick")
             await clock.advance(seconds=10)
@@ -481,10 +465,10 @@ async def test_a_scheduler_at_work_has_no_problem(clock: FakeClock) -> None:
     [("cron driver", "the driver is dead"), ("cron leases", "nobody renews the leases")],
 )
 async def test_a_task_of_its_own_that_has_died_is_a_problem(
-    clock: FakeClock, tmp_path: Path, name: str, problem: str
+    clock: FakeClock, url: URL, name: str, problem: str
 ) -> None:
     """Nothing would ever start again, or what starts would soon be stopped."""
-    async with replica(clock, tmp_path) as one:
+    async with replica(clock, url) as one:
         [task] = [task for task in asyncio.all_tasks() if task.get_name() == name]
         task.cancel()
         await clock.settle()
@@ -506,7 +490,7 @@ async def test_a_driver_that_hangs_is_a_problem(clock: FakeClock) -> None:
 # The start and the end
 
 
-async def test_a_start_that_fails_leaves_nothing_running(clock: FakeClock, tmp_path: Path) -> None:
+async def test_a_start_that_fails_leaves_nothing_running(clock: FakeClock, url: URL) -> None:
     """One driver was at work already when the other one could not begin."""
 
     class Never(Every):
@@ -516,14 +500,14 @@ async def test_a_start_that_fails_leaves_nothing_running(clock: FakeClock, tmp_p
     tasks = asyncio.all_tasks()
     broken = tick([], Never({"minutes": 5}, 0), name="broken", each_process=True)
     with pytest.raises(ValueError, match="never"):
-        async with replica(clock, tmp_path, tick([]), broken):
+        async with replica(clock, url, tick([]), broken):
             pass
     assert asyncio.all_tasks() == tasks
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [(0, 0), (3, 3), (100, 5)])
 async def test_it_waits_for_what_is_running_and_no_longer(
-    clock: FakeClock, tmp_path: Path, seconds: float, expected: float
+    clock: FakeClock, url: URL, seconds: float, expected: float
 ) -> None:
     """However often it is told to stop, at once, meanwhile and afterwards.
 
@@ -531,7 +515,7 @@ async def test_it_waits_for_what_is_running_and_no_longer(
     """
     tasks = asyncio.all_tasks()
     jobs = tick([]), tick([], name="quick"), tick([], seconds=seconds, name="slow")
-    async with replica(clock, tmp_path, *jobs) as one:
+    async with replica(clock, url, *jobs) as one:
         stops = [asyncio.create_task(one.scheduler.stop()) for _ in range(3)]
         await clock.run(asyncio.wait(stops))
         assert clock.monotonic() == expected
@@ -542,21 +526,19 @@ async def test_it_waits_for_what_is_running_and_no_longer(
 
 @pytest.mark.parametrize("look_seconds", [0, 1])
 async def test_nothing_is_claimed_once_the_app_ends(
-    clock: FakeClock, tmp_path: Path, look_seconds: float
+    clock: FakeClock, url: URL, look_seconds: float
 ) -> None:
     """Though it falls due while others still run, or a look that has begun finds it."""
     starts = list[float]()
     due = tick(starts, every(seconds=15.2, jitter=0))
-    async with replica(clock, tmp_path, due, tick([], seconds=100, name="slow")) as one:
+    async with replica(clock, url, due, tick([], seconds=100, name="slow")) as one:
         one.store.seconds_before["look"] = look_seconds
         await clock.advance(seconds=15.1)
         await one.stop()
         assert (clock.monotonic(), starts) == (15.1 + 5, [0])
 
 
-async def test_what_a_claim_under_way_begins_is_asked_to_stop(
-    clock: FakeClock, tmp_path: Path
-) -> None:
+async def test_what_a_claim_under_way_begins_is_asked_to_stop(clock: FakeClock, url: URL) -> None:
     """Like all that runs, and as early: it is not left to be cancelled after the grace."""
 
     @job(AT_ONCE)
@@ -564,19 +546,19 @@ async def test_what_a_claim_under_way_begins_is_asked_to_stop(
         while not ctx.stopping:
             await ctx.clock.sleep(0.1)
 
-    async with replica(clock, tmp_path, polite, seconds_after={"claim": 0.5}) as one:
+    async with replica(clock, url, polite, seconds_after={"claim": 0.5}) as one:
         await one.stop()
         assert clock.monotonic() < 1
         assert await outcomes(one, "polite") == ["interrupted"]
 
 
-async def test_what_ends_in_the_grace_is_recorded_at_once(clock: FakeClock, tmp_path: Path) -> None:
+async def test_what_ends_in_the_grace_is_recorded_at_once(clock: FakeClock, url: URL) -> None:
     """Others may take their time, and then the container might be killed."""
 
     async def slow(ctx: JobContext) -> None:
         await ctx.clock.sleep(60)
 
-    async with replica(clock, tmp_path, tick([], seconds=1), job(AT_ONCE)(slow)) as one:
+    async with replica(clock, url, tick([], seconds=1), job(AT_ONCE)(slow)) as one:
         stop = asyncio.create_task(one.scheduler.stop())
         await clock.advance(seconds=1)
         assert (await outcomes(one), await outcomes(one, "slow")) == (["ok"], [None])
@@ -586,14 +568,14 @@ async def test_what_ends_in_the_grace_is_recorded_at_once(clock: FakeClock, tmp_
 
 
 async def test_what_cannot_be_recorded_in_the_grace_is_tried_again_after_it(
-    clock: FakeClock, tmp_path: Path
+    clock: FakeClock, url: URL
 ) -> None:
     """The database was away for a moment."""
 
     async def slow(ctx: JobContext) -> None:
         await ctx.clock.sleep(60)
 
-    async with replica(clock, tmp_path, tick([], seconds=1), job(AT_ONCE)(slow)) as one:
+    async with replica(clock, url, tick([], seconds=1), job(AT_ONCE)(slow)) as one:
         one.store.fails = {"finish"}
         stop = asyncio.create_task(one.scheduler.stop())
         await clock.advance(seconds=1)
@@ -602,11 +584,9 @@ async def test_what_cannot_be_recorded_in_the_grace_is_tried_again_after_it(
         assert (await outcomes(one), await outcomes(one, "slow")) == (["ok"], ["interrupted"])
 
 
-async def test_a_driver_that_hangs_at_the_end_loses_no_outcome(
-    clock: FakeClock, tmp_path: Path
-) -> None:
+async def test_a_driver_that_hangs_at_the_end_loses_no_outcome(clock: FakeClock, url: URL) -> None:
     """What it could not record in the grace is recorded when it has been cancelled."""
-    async with replica(clock, tmp_path, tick([])) as one:
+    async with replica(clock, url, tick([])) as one:
         one.store.seconds_before["finish"] = 10_000
         await clock.advance(minutes=5)
         one.store.seconds_before.clear()
@@ -614,9 +594,9 @@ async def test_a_driver_that_hangs_at_the_end_loses_no_outcome(
         assert await outcomes(one) == ["ok", "ok"]
 
 
-async def test_an_end_is_told_to_the_others(clock: FakeClock, tmp_path: Path) -> None:
+async def test_an_end_is_told_to_the_others(clock: FakeClock, url: URL) -> None:
     """They see that the process has stopped, and when; one that was killed has only been seen."""
-    async with replica(clock, tmp_path) as one, replica(clock, tmp_path) as two:
+    async with replica(clock, url) as one, replica(clock, url) as two:
         await clock.advance(seconds=5)
         await one.stop()
         records = {process.owner: process for process in await two.store.processes()}

@@ -5,10 +5,8 @@ import json
 import os
 import re
 import signal
-import sqlite3
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,10 +24,12 @@ from app.cron.schedule import Every
 from app.cron.scheduler import Scheduler
 from app.cron.sql_store import SqlStore
 from app.cron.store import Claim, StoreUnavailable
+from app.db import database_at
 from app.main import create_app
 from app.settings import Settings
-from support import FakeClock, query, running
-from support.stores import after, contents, cron_database, first_in, ok, sql_store
+from support import FakeClock, on_sqlite, query, running
+from support.databases import contents, cron_database, locked, path_of
+from support.stores import after, first_in, ok, sql_store
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -92,6 +92,10 @@ class Answer:
         return json.loads("\n".join(self.lines))
 
 
+class WallClock(SystemClock):
+    """The clock of this machine, also where Postgres has one: the tests set it."""
+
+
 class Shell:
     """A command line, at a time that the test sets."""
 
@@ -108,7 +112,7 @@ class Shell:
     def __call__(self, words: str, *jobs: Callable[..., Any]) -> Answer:
         """Do what the words say, where these are the jobs."""
         self._capsys.readouterr()
-        code = main(words.split(), jobs=jobs)
+        code = main(words.split(), jobs=jobs, clock=WallClock())
         out, err = self._capsys.readouterr()
         errors, log = list[str](), list[str]()
         for line in err.splitlines():
@@ -133,19 +137,24 @@ class Shell:
 
     def contents(self) -> object:
         """All that is in the engine's tables."""
-        return contents(self.settings.database_path)
+        return contents(self.settings)
+
+    @property
+    def database_name(self) -> str:
+        """Which database it is, as people are told."""
+        return database_at(self.settings.url).name
 
     def make_database(self) -> None:
         """Let there be a database, in which no job is known yet."""
-        with cron_database(self.settings.database_path):
+        with cron_database(self.settings.url):
             pass
 
     def claim_elsewhere(self, name: str = "tick", *, end: bool = False) -> None:
         """Let another process begin a run of the job, or make one."""
 
         async def claim() -> None:
-            with cron_database(self.settings.database_path) as database:
-                store = sql_store(database, SystemClock(), owner="rival")
+            with cron_database(self.settings.url) as database:
+                store = sql_store(database, WallClock(), owner="rival")
                 [look] = await store.register([first_in(timedelta(0), name)])
                 claimed = await store.claim([replace(after(look.run_no, name), forced=True)])
                 if end:
@@ -159,8 +168,8 @@ class Shell:
         """Let a process say that it is alive, and then perhaps that it has stopped."""
 
         async def check_in() -> None:
-            with cron_database(self.settings.database_path) as database:
-                store = sql_store(database, SystemClock(), owner=owner)
+            with cron_database(self.settings.url) as database:
+                store = sql_store(database, WallClock(), owner=owner)
                 await store.check_in(absence)
                 if stop:
                     await store.check_out()
@@ -214,7 +223,7 @@ def test_list_shows_jobs_that_no_process_has_started(shell: Shell) -> None:
             "warm_up  every(minutes=1)      in each process",
             "",
             "no process is alive: no job starts by itself",
-            f"database: {shell.settings.database_path}",
+            f"database: {shell.database_name}",
         ],
         [],
     )
@@ -293,7 +302,7 @@ def test_list_shows_processes_seen_in_the_last_three_minutes(shell: Shell) -> No
         "ALIVE  STARTED (UTC)        SEEN",
         "slow   2026-01-01 00:00:01  3 min ago",
         "new    2026-01-01 00:03:01  0.0 s ago",
-        f"database: {shell.settings.database_path}",
+        f"database: {shell.database_name}",
     ]
 
 
@@ -313,8 +322,8 @@ def test_list_shows_which_file_it_has_read(
     """Whole: it may be another one than the service's."""
     monkeypatch.delenv("DATABASE_URL")
     path = str(tmp_path / "data/app.db")
-    assert shell("list", tick).lines[-1] == f"database: {path}"
-    assert shell("list --json", tick).json["database"] == path
+    assert shell("list", tick).lines[-1] == f"database: SQLite {path}"
+    assert shell("list --json", tick).json["database"] == f"SQLite {path}"
 
 
 def test_list_is_json_for_programs(shell: Shell) -> None:
@@ -548,8 +557,7 @@ def test_to_look_changes_nothing(shell: Shell) -> None:
 def test_to_look_waits_for_no_writer(shell: Shell, command: str) -> None:
     """Another program may hold the database for as long as it likes."""
     shell("run tick", tick)
-    with closing(sqlite3.connect(shell.settings.database_path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
+    with locked(shell.settings):
         assert shell(command, tick).code == 0
 
 
@@ -695,11 +703,11 @@ def test_run_gives_way_to_who_was_quicker(shell: Shell, monkeypatch: pytest.Monk
     """Another process may claim the job between this one's look at it and its claim."""
     claim = SqlStore.claim
 
-    async def claim_too_late(store: SqlStore, claims: list[Claim]) -> object:
+    async def claim_too_late(store: SqlStore, claims: list[Claim], *, wait: bool) -> object:
         monkeypatch.setattr(SqlStore, "claim", claim)
         await asyncio.to_thread(shell.claim_elsewhere, end=True)
         shell.query("UPDATE cron_run SET started_at = started_at - 60000000")  # it took a minute
-        return await claim(store, claims)
+        return await claim(store, claims, wait=wait)
 
     monkeypatch.setattr(SqlStore, "claim", claim_too_late)
     line = "tick has just run elsewhere, in rival: ok, 0.0 s ago"
@@ -733,8 +741,8 @@ def test_a_signal_during_the_claim_leaves_no_claim_behind(
     """It may have been decided by then: its run is interrupted, and due for others at once."""
     claim = SqlStore.claim
 
-    async def claim_slowly(store: SqlStore, claims: list[Claim]) -> object:
-        claimed = await claim(store, claims)
+    async def claim_slowly(store: SqlStore, claims: list[Claim], *, wait: bool) -> object:
+        claimed = await claim(store, claims, wait=wait)
         os.kill(os.getpid(), signal.SIGTERM)
         await SystemClock().sleep(0.1)
         return claimed
@@ -873,9 +881,9 @@ def test_run_due_tells_what_was_changed_meanwhile(
     """What is paused or forgotten after this one has seen it due does not run, here or there."""
     claim = SqlStore.claim
 
-    async def claim_too_late(store: SqlStore, claims: list[Claim]) -> object:
+    async def claim_too_late(store: SqlStore, claims: list[Claim], *, wait: bool) -> object:
         await asyncio.to_thread(shell.query, statement)
-        return await claim(store, claims)
+        return await claim(store, claims, wait=wait)
 
     shell("run tick", tick)
     shell.wait(minutes=5)
@@ -966,6 +974,7 @@ def test_run_due_goes_on_where_one_claim_fails(
     assert [line[:14] for line in answer.lines] == ["tick run 1: ok"]
 
 
+@on_sqlite
 def test_run_due_goes_on_where_one_row_is_refused(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1192,10 +1201,11 @@ def test_a_job_that_cannot_work_is_refused_in_a_line(shell: Shell, command: str)
         assert shell(command, curious) == Answer(2, [], [line])
 
 
+@on_sqlite
 @pytest.mark.parametrize("command", ["list", "history tick", "run tick", "run-due", "pause tick"])
 def test_a_database_that_cannot_be_used_is_told_in_a_line(shell: Shell, command: str) -> None:
     """Exit code 1: it is not the fault of who asks."""
-    path = shell.settings.database_path
+    path = path_of(shell.settings)
     path.write_text("no database " * 1_000)
     line = f"the database cannot be used: {path}: file is not a database"
     assert shell(command, tick) == Answer(1, [], [line])

@@ -7,19 +7,18 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
 from app.cron.memory_store import MemoryStore
 from app.cron.store import HISTORY_RUNS, Claim, Outcome, Store
 from support import FakeClock
+from support.databases import cron_database, new_url
 from support.stores import (
     INTERVAL,
     NOW,
     after,
     claim,
-    cron_database,
     delay_of,
     ended,
     failed,
@@ -35,13 +34,13 @@ MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
 
 
-@pytest.fixture(params=["memory", "sql"])
-def store(request: pytest.FixtureRequest, clock: FakeClock, tmp_path: Path) -> Iterator[Store]:
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def store(request: pytest.FixtureRequest, clock: FakeClock) -> Iterator[Store]:
     """A store of each kind, empty."""
     if request.param == "memory":
         yield MemoryStore(clock)
     else:
-        with cron_database(tmp_path / "app.db") as database:
+        with new_url(request) as url, cron_database(url) as database:
             yield sql_store(database, clock)
 
 

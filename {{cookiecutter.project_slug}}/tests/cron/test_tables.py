@@ -1,25 +1,26 @@
 """The engine's tables: how they are made, how they are upgraded, and what is left alone."""
 
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import URL
+from sqlalchemy.exc import DBAPIError
 
 from app.cron.database import Database, DatabaseError
 from app.cron.tables import PREFIX, STEPS, check_version, upgrade_tables
+from app.db import database_at
 from support import FakeClock
-from support.stores import NOW, claim, compete, contents, first_in, ok, sql_store
+from support.databases import TABLES, contents, query, schema
+from support.stores import NOW, claim, compete, first_in, ok, sql_store
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
+def database(url: URL) -> Iterator[Database]:
     """A database without a table."""
-    with closing(Database(tmp_path / "app.db")) as database:
+    with closing(database_at(url)) as database:
         database.check()
         yield database
 
@@ -32,15 +33,8 @@ def upgrade(database: Database) -> tuple[int, int]:
 
 def execute(database: Database, *statements: str) -> None:
     """Change something behind the engine's back."""
-    with closing(sqlite3.connect(database.path)) as other, other:
-        for statement in statements:
-            other.execute(statement)
-
-
-def schema(database: Database) -> list[tuple[Any, ...]]:
-    """What the database consists of."""
-    with closing(sqlite3.connect(database.path)) as other:
-        return other.execute("SELECT name, sql FROM sqlite_master ORDER BY 1").fetchall()
+    for statement in statements:
+        query(database, statement)
 
 
 def set_version(database: Database, version: str) -> None:
@@ -54,15 +48,14 @@ def set_version(database: Database, version: str) -> None:
 def test_there_are_none_at_first(database: Database) -> None:
     """To ask makes nothing."""
     assert database.read_here(check_version) == (0, 0)
-    assert schema(database) == []
+    assert schema(database) == {}
 
 
 def test_they_are_made(database: Database) -> None:
     """At the version of this code, and each has the prefix by which Alembic knows to leave it."""
     assert upgrade(database) == max(STEPS)
-    names = [name.removeprefix("sqlite_autoindex_") for name, _ in schema(database)]
-    assert names
-    assert all(name.startswith(PREFIX) for name in names)
+    assert set(schema(database)) == set(TABLES)
+    assert all(name.startswith(PREFIX) for name in TABLES)
 
 
 async def test_what_is_there_stays(database: Database, clock: FakeClock) -> None:
@@ -71,15 +64,15 @@ async def test_what_is_there_stays(database: Database, clock: FakeClock) -> None
     store = sql_store(database, clock)
     await store.register([first_in(NOW)])
     await claim(store)
-    before = schema(database), contents(database.path)
+    before = schema(database), contents(database)
     upgrade(database)
-    assert (schema(database), contents(database.path)) == before
+    assert (schema(database), contents(database)) == before
 
 
-def test_processes_that_start_together_make_them_once(database: Database) -> None:
+def test_processes_that_start_together_make_them_once(database: Database, tmp_path: Path) -> None:
     """Four at the same moment, on a new file: none fails, and nothing is there twice."""
-    compete(database.path, database.path.with_name("counter"), processes=4, runs=0)
-    assert contents(database.path)["cron_schema"] == [max(STEPS)]
+    compete(database, tmp_path / "counter", processes=4, runs=0)
+    assert contents(database)["cron_schema"] == [max(STEPS)]
 
 
 # Upgrading
@@ -100,11 +93,11 @@ async def test_tables_of_an_older_version_are_upgraded(
     for version, statements in LATER.items():
         monkeypatch.setitem(STEPS, version, statements)
     assert upgrade(database) == (1, 2)
-    [row] = contents(database.path)["cron_job"]
+    [row] = contents(database)["cron_job"]
     assert (row[0], row[-1]) == ("tick", "blue")
     execute(database, "UPDATE cron_job SET colour = 'green'")
     assert upgrade(database) == (1, 2)
-    [row] = contents(database.path)["cron_job"]
+    [row] = contents(database)["cron_job"]
     assert row[-1] == "green"
 
 
@@ -118,7 +111,7 @@ def test_a_step_that_fails_leaves_all_as_it_was(
     before = schema(database), database.read_here(check_version)
     monkeypatch.setitem(STEPS, (1, 1), LATER[1, 1])
     monkeypatch.setitem(STEPS, (1, 2), [*LATER[1, 2], "no SQL"])
-    with pytest.raises(OperationalError, match="syntax error"):
+    with pytest.raises(DBAPIError, match="syntax error"):
         upgrade(database)
     assert (schema(database), database.read_here(check_version)) == before
 
@@ -160,11 +153,11 @@ def test_a_newer_major_version_is_refused(
     """In one line that says what to do, before anything is done."""
     upgrade(database)
     set_version(database, "2, 3")
-    before = schema(database), contents(database.path)
+    before = schema(database), contents(database)
     with pytest.raises(DatabaseError) as error:
         start(database)
     assert str(error.value) == (
         "the cron tables are of version 2.3, this code is made for 1.0: "
         "run the newer code that has upgraded them"
     )
-    assert (schema(database), contents(database.path)) == before
+    assert (schema(database), contents(database)) == before

@@ -3,9 +3,7 @@
 `replica` is such a process: a scheduler with a store of its own. All in one folder share a file.
 """
 
-from pathlib import Path
-
-from sqlalchemy import Connection, text
+from sqlalchemy import URL, Connection, text
 
 from app.cron import JobContext, every, job
 from app.cron.fence import LeaseLost
@@ -14,9 +12,7 @@ from support import FakeClock, replica
 MINUTELY = every(minutes=1, jitter=0)
 
 
-async def test_three_processes_make_one_run_of_each_due_time(
-    clock: FakeClock, tmp_path: Path
-) -> None:
+async def test_three_processes_make_one_run_of_each_due_time(clock: FakeClock, url: URL) -> None:
     """All three look, all three find the job due, and one claims it."""
     starts = list[float]()
 
@@ -25,15 +21,15 @@ async def test_three_processes_make_one_run_of_each_due_time(
         starts.append(ctx.clock.monotonic())
 
     async with (
-        replica(clock, tmp_path, tick),
-        replica(clock, tmp_path, tick),
-        replica(clock, tmp_path, tick),
+        replica(clock, url, tick),
+        replica(clock, url, tick),
+        replica(clock, url, tick),
     ):
         await clock.advance(minutes=3)
     assert starts == [0, 60, 120, 180]
 
 
-async def test_the_run_of_a_killed_process_is_taken_over(clock: FakeClock, tmp_path: Path) -> None:
+async def test_the_run_of_a_killed_process_is_taken_over(clock: FakeClock, url: URL) -> None:
     """A claim holds for a lease of 30 s, which a living process renews each 10 s. When it has ended
     another process runs the job, and the lost run is shown for what it is."""
     starts = list[tuple[str, float]]()
@@ -43,7 +39,7 @@ async def test_the_run_of_a_killed_process_is_taken_over(clock: FakeClock, tmp_p
         starts.append((ctx.state.replica, ctx.clock.monotonic()))
         await ctx.clock.sleep(25)
 
-    async with replica(clock, tmp_path, tick) as first, replica(clock, tmp_path, tick) as second:
+    async with replica(clock, url, tick) as first, replica(clock, url, tick) as second:
         await clock.advance(seconds=12)
         first.freeze()  # it has renewed its lease at 10 s, and does nothing any more
         await clock.advance(seconds=53)
@@ -52,9 +48,7 @@ async def test_the_run_of_a_killed_process_is_taken_over(clock: FakeClock, tmp_p
         assert [run.outcome for run in runs] == ["abandoned", "ok"]
 
 
-async def test_a_run_that_was_taken_over_can_write_nothing(
-    clock: FakeClock, tmp_path: Path
-) -> None:
+async def test_a_run_that_was_taken_over_can_write_nothing(clock: FakeClock, url: URL) -> None:
     """It may not know yet: it was frozen, say. `ctx.write` commits only while its run is the last
     one of its job."""
     gate, refused = clock.gate(), list[str]()
@@ -71,7 +65,7 @@ async def test_a_run_that_was_taken_over_can_write_nothing(
         except LeaseLost as error:
             refused.append(str(error))
 
-    async with replica(clock, tmp_path, writes) as first, replica(clock, tmp_path, writes):
+    async with replica(clock, url, writes) as first, replica(clock, url, writes):
         first.freeze()
         await clock.advance(seconds=30)
         gate.open()
@@ -79,7 +73,7 @@ async def test_a_run_that_was_taken_over_can_write_nothing(
     assert refused == ["writes run 1 is not the last any more; nothing is written"]
 
 
-async def test_a_pause_holds_in_all_processes(clock: FakeClock, tmp_path: Path) -> None:
+async def test_a_pause_holds_in_all_processes(clock: FakeClock, url: URL) -> None:
     """Whichever was asked for it, none claims a paused job."""
     starts = list[float]()
 
@@ -87,7 +81,7 @@ async def test_a_pause_holds_in_all_processes(clock: FakeClock, tmp_path: Path) 
     async def tick(ctx: JobContext) -> None:
         starts.append(ctx.clock.monotonic())
 
-    async with replica(clock, tmp_path, tick) as first, replica(clock, tmp_path, tick):
+    async with replica(clock, url, tick) as first, replica(clock, url, tick):
         await first.store.pause("tick")
         await clock.advance(minutes=10)
         await first.store.resume("tick")
@@ -95,7 +89,7 @@ async def test_a_pause_holds_in_all_processes(clock: FakeClock, tmp_path: Path) 
     assert len(starts) == 2
 
 
-async def test_a_request_makes_one_run(clock: FakeClock, tmp_path: Path) -> None:
+async def test_a_request_makes_one_run(clock: FakeClock, url: URL) -> None:
     """Soon, since each process looks every 15 s; in one of them, however often it was asked for."""
     starts = list[float]()
 
@@ -103,7 +97,7 @@ async def test_a_request_makes_one_run(clock: FakeClock, tmp_path: Path) -> None
     async def tick(ctx: JobContext) -> None:
         starts.append(ctx.clock.monotonic())
 
-    async with replica(clock, tmp_path, tick) as first, replica(clock, tmp_path, tick) as second:
+    async with replica(clock, url, tick) as first, replica(clock, url, tick) as second:
         await clock.advance(seconds=20)
         for each in (first, second):
             await each.store.request("tick")

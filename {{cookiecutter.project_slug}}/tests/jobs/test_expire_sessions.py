@@ -1,8 +1,6 @@
 """The deletion of expired sessions, by the whole app."""
 
-import sqlite3
 from collections.abc import Awaitable, Callable
-from contextlib import closing
 from datetime import timedelta
 from itertools import pairwise
 from typing import TypeVar
@@ -11,6 +9,7 @@ import pytest
 from sqlalchemy import Connection
 
 from app.cron.database import Check, Database
+from app.db import open_database
 from app.jobs.expire_sessions import expire_sessions
 from app.main import create_app
 from app.settings import Settings
@@ -22,33 +21,33 @@ T = TypeVar("T")
 ROWS_MAX = 4_000
 
 
-class Observed(Database):
-    """A database that calls the test before and after each transaction of the job."""
+def observe(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    before: Callable[[], Awaitable[None]] | None = None,
+    after: Callable[[], object] | None = None,
+) -> None:
+    """Let the app have a database that calls the test before and after each transaction of the
+    job."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        before: Callable[[], Awaitable[None]] | None = None,
-        after: Callable[[], None] | None = None,
-    ) -> None:
-        super().__init__(settings.database_path)
-        self._before = before
-        self._after = after
+    def open_observed(settings: Settings) -> Database:
+        database = open_database(settings)
+        write = database.write
 
-    async def write(
-        self,
-        function: Callable[[Connection], T],
-        *,
-        check: Check | None = None,
-        urgent: bool = False,
-    ) -> T:
-        if check and self._before:
-            await self._before()
-        result = await super().write(function, check=check, urgent=urgent)
-        if check and self._after:
-            self._after()
-        return result
+        async def observed(
+            function: Callable[[Connection], T], *, check: Check | None = None, urgent: bool = False
+        ) -> T:
+            if check and before:
+                await before()
+            result = await write(function, check=check, urgent=urgent)
+            if check and after:
+                after()
+            return result
+
+        monkeypatch.setattr(database, "write", observed)
+        return database
+
+    monkeypatch.setattr("app.main.open_database", open_observed)
 
 
 async def test_expired_sessions_are_deleted_and_no_others(
@@ -102,7 +101,7 @@ async def test_many_expired_sessions_are_deleted_in_several_transactions(
     def count() -> None:
         left.append(len(users(settings)))
 
-    monkeypatch.setattr("app.main.open_database", lambda _: Observed(settings, after=count))
+    observe(monkeypatch, after=count)
     app = create_app(settings, jobs=[expire_sessions], clock=clock, random=fixed(0))
     async with running(app, clock):
         pass
@@ -123,7 +122,7 @@ async def test_a_long_deletion_stops_when_the_app_does(
     async def take_long() -> None:
         await clock.sleep(2)
 
-    monkeypatch.setattr("app.main.open_database", lambda _: Observed(settings, before=take_long))
+    observe(monkeypatch, before=take_long)
     app = create_app(settings, jobs=[expire_sessions], clock=clock, random=fixed(0))
     async with running(app, clock):
         await clock.advance(seconds=3)
@@ -142,13 +141,8 @@ async def test_a_run_that_another_has_followed_deletes_nothing_more(
     """Its lease is over and another process has the job: its next transaction is rolled back."""
     await insert_sessions(settings, {"ana": 3 * ROWS_MAX}, clock.now())
 
-    def claim_elsewhere() -> None:
-        with closing(sqlite3.connect(settings.database_path)) as other, other:
-            other.execute("UPDATE cron_job SET run_no = run_no + 1, owner = 'another'")
-
-    monkeypatch.setattr(
-        "app.main.open_database", lambda _: Observed(settings, after=claim_elsewhere)
-    )
+    claim_elsewhere = "UPDATE cron_job SET run_no = run_no + 1, owner = 'another'"
+    observe(monkeypatch, after=lambda: query(settings, claim_elsewhere))
     app = create_app(settings, jobs=[expire_sessions], clock=clock, random=fixed(0))
     async with running(app, clock):
         pass

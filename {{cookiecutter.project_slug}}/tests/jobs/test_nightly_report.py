@@ -13,12 +13,11 @@ from sqlalchemy import Connection
 from starlette.datastructures import State
 
 from app.cron import JobContext
-from app.cron.database import Database
-from app.db import get_database
+from app.db import database_at, get_database
 from app.jobs.nightly_report import nightly_report
 from app.main import create_app
 from app.settings import Settings
-from support import FakeClock, insert_sessions, notes, running
+from support import FakeClock, insert_sessions, notes, on_sqlite, running
 
 T = TypeVar("T")
 
@@ -37,51 +36,66 @@ async def test_the_report_counts_the_live_sessions_of_each_user(
     await insert_sessions(settings, {"zoe": 5, "gone": 1}, three)
     async with running(app, clock):
         await clock.advance(hours=2)
-    assert report(settings).read_bytes().decode() == (
+    assert report().read_bytes().decode() == (
         f'{HEADER}"ana ""a"", b",1\r\nzoe,2\r\n"Ñandú\n",3\r\n'
     )
     assert notes(caplog, "nightly_report") == ["ok, 3 users in sessions-2026-01-01.csv"]
 
 
+async def test_the_report_is_in_the_working_directory(
+    clock: FakeClock, settings: Settings, tmp_path: Path
+) -> None:
+    """In data/reports there, wherever the database is."""
+    async with running(create_app(settings, jobs=[nightly_report], clock=clock), clock):
+        await clock.advance(hours=2)
+    assert report().absolute() == tmp_path / "data" / "reports" / "sessions-2026-01-01.csv"
+    assert reports() == [report().name]
+
+
+@on_sqlite  # a day has thousands of looks at the database; what they find is the same on both
 async def test_the_report_is_made_at_three_in_madrid(clock: FakeClock, settings: Settings) -> None:
     """03:00 there is 02:00 UTC in winter and 01:00 UTC in summer, and never in between."""
     clock.step(datetime(2026, 3, 28, tzinfo=UTC) - clock.now())
     async with running(create_app(settings, jobs=[nightly_report], clock=clock), clock):
         await clock.advance(hours=2, microseconds=-1)
-        assert reports(settings) == []
+        assert reports() == []
         await clock.advance(microseconds=1)
-        assert reports(settings) == ["sessions-2026-03-28.csv"]
+        assert reports() == ["sessions-2026-03-28.csv"]
         await clock.advance(hours=23, microseconds=-1)
-        assert reports(settings) == ["sessions-2026-03-28.csv"]
+        assert reports() == ["sessions-2026-03-28.csv"]
         await clock.advance(microseconds=1)
-        assert reports(settings) == ["sessions-2026-03-28.csv", "sessions-2026-03-29.csv"]
+        assert reports() == ["sessions-2026-03-28.csv", "sessions-2026-03-29.csv"]
 
 
 async def test_a_report_without_sessions_has_a_header(clock: FakeClock, settings: Settings) -> None:
     """A night without live sessions has its file too."""
     async with running(create_app(settings, jobs=[nightly_report], clock=clock), clock):
         await clock.advance(hours=2)
-    assert report(settings).read_bytes().decode() == HEADER
+    assert report().read_bytes().decode() == HEADER
 
 
 async def test_a_report_is_stopped_when_the_app_is(
-    clock: FakeClock, settings: Settings, caplog: pytest.LogCaptureFixture
+    clock: FakeClock,
+    settings: Settings,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It notices that the app stops, returns within the grace, and takes back what it has begun."""
     await insert_sessions(settings, {"ana": 1, "ben": 1}, clock.now() + timedelta(days=1))
     gate = clock.gate()
 
-    class Held(Database):
-        def read_here(self, function: Callable[[Connection], T]) -> T:
-            gate.wait()
-            return super().read_here(function)
+    def read_late(function: Callable[[Connection], T]) -> T:
+        gate.wait()
+        return read_here(function)
 
     async def open_gate() -> None:
         await clock.sleep(1)
         gate.open()
 
     app = create_app(settings, jobs=[nightly_report], clock=clock)
-    with closing(Held(settings.database_path)) as database:
+    with closing(database_at(settings.url)) as database:
+        read_here = database.read_here
+        monkeypatch.setattr(database, "read_here", read_late)
         app.dependency_overrides[get_database] = lambda: database
         async with running(app, clock):
             await clock.advance(hours=2)
@@ -89,7 +103,7 @@ async def test_a_report_is_stopped_when_the_app_is(
             opening = asyncio.create_task(open_gate())
     assert opening.done()
     assert clock.monotonic() - left == 1
-    assert reports(settings) == []
+    assert reports() == []
     assert notes(caplog, "nightly_report") == ["interrupted, stopped after 0 users"]
 
 
@@ -97,40 +111,40 @@ async def test_a_report_is_stopped_when_the_app_is(
 async def test_nobody_sees_half_a_report(clock: FakeClock, settings: Settings, looks: int) -> None:
     """At each row the last report is still whole, and one that is stopped there leaves it so."""
     await insert_sessions(settings, {"ana": 1, "ben": 1, "cho": 1}, clock.now() + timedelta(days=1))
-    report(settings).parent.mkdir()
-    report(settings).write_text("the last one")
+    report().parent.mkdir(parents=True)
+    report().write_text("the last one")
     seen: list[str] = []
 
     class Watched(JobContext):
         @property
         def stopping(self) -> bool:
-            seen.append(report(settings).read_text())
+            seen.append(report().read_text())
             return len(seen) == looks
 
     context = Watched(name="", clock=clock, random=Random(), run_no=1, state=State())
-    with closing(Database(settings.database_path)) as database:
+    with closing(database_at(settings.url)) as database:
         assert nightly_report(context, database) == f"stopped after {looks - 1} users"
     assert seen == ["the last one"] * looks
-    assert report(settings).read_text() == "the last one"
-    assert reports(settings) == [report(settings).name]
+    assert report().read_text() == "the last one"
+    assert reports() == [report().name]
 
 
 async def test_a_report_that_fails_leaves_nothing_behind(
     clock: FakeClock, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A folder is in the place of the report: the run is an error, its unfinished file is gone."""
-    report(settings).mkdir(parents=True)
+    report().mkdir(parents=True)
     async with running(create_app(settings, jobs=[nightly_report], clock=clock), clock):
         await clock.advance(hours=2)
-    assert reports(settings) == [report(settings).name]
+    assert reports() == [report().name]
     assert notes(caplog, "nightly_report")[0].startswith("error, IsADirectoryError")
 
 
-def report(settings: Settings) -> Path:
-    """The report of the first night."""
-    return settings.database_path.parent / "reports" / "sessions-2026-01-01.csv"
+def report() -> Path:
+    """The report of the first night: in the working directory, wherever the database is."""
+    return Path("data/reports/sessions-2026-01-01.csv")
 
 
-def reports(settings: Settings) -> list[str]:
+def reports() -> list[str]:
     """The names in the folder of the reports."""
-    return sorted(path.name for path in report(settings).parent.glob("*"))
+    return sorted(path.name for path in report().parent.glob("*"))

@@ -5,12 +5,11 @@ What a job does, it notes in a file of its own, with the process and when: that 
 
 import resource
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +17,10 @@ from typing import Any
 
 import httpx2
 import pytest
+from sqlalchemy import URL
 
+from support import on_postgres, on_sqlite, path_of, query
+from support.databases import locked, name_of
 from support.process import POLL_SECONDS, REAL_SECONDS_MAX, SERVICE, Server
 
 # Before the service's own part: what it notes, and a job that does so each second.
@@ -26,6 +28,7 @@ HEAD = """
 import os
 import time
 
+import app.cron.postgres
 import app.cron.sqlite
 import app.db
 from app.cron import JobContext, every, job
@@ -52,10 +55,13 @@ def service():
 TICKING = "JOBS = [tick]"
 
 # A statement that takes minutes.
-ENDLESS = """
-    WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number LIMIT 3000000000)
-    SELECT count(*) FROM number
-"""
+ENDLESS = {
+    "sqlite": """
+        WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number LIMIT 3000000000)
+        SELECT count(*) FROM number
+    """,
+    "postgresql": "SELECT pg_sleep(600)",
+}
 
 
 @dataclass(frozen=True)
@@ -68,16 +74,18 @@ class Note:
 
 
 class Place:
-    """The folder of a service, whose file is `service.py`."""
+    """The folder of a service, whose file is `service.py`, and where its database is."""
 
-    def __init__(self, folder: Path, text: str = TICKING) -> None:
+    def __init__(self, folder: Path, url: URL, text: str = TICKING) -> None:
         self.folder = folder
-        self.database = folder / "data" / "app.db"
+        self.url = url
         (folder / "service.py").write_text(HEAD + text + TAIL)
 
     def serve(self, lease_seconds: int = 30) -> Server:
         """One more process of the service."""
-        return Server(self.folder, "service:service", CRON_LEASE_SECONDS=f"{lease_seconds}")
+        url = self.url.render_as_string(hide_password=False)
+        lease = f"{lease_seconds}"
+        return Server(self.folder, "service:service", DATABASE_URL=url, CRON_LEASE_SECONDS=lease)
 
     def let_go(self) -> None:
         """Let the jobs go on that wait for it with `go()`."""
@@ -102,9 +110,8 @@ class Place:
         return (one, two) if self.notes(what, process_of(one)) else (two, one)
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
-        """Ask the database file."""
-        with closing(sqlite3.connect(self.database, isolation_level=None)) as database:
-            return database.execute(statement).fetchall()
+        """Ask the database."""
+        return query(self.url, statement)
 
     def check_ticks(self, lost: int = 0) -> None:
         """Each tick has its run; no two are nearer than they may be. `lost`: runs without one."""
@@ -156,9 +163,9 @@ def warnings(server: Server) -> list[str]:
 # Starts
 
 
-def test_four_that_start_together_share_a_new_file(tmp_path: Path) -> None:
+def test_four_that_start_together_share_a_new_database(tmp_path: Path, url: URL) -> None:
     """Both schemas, the app's and the engine's, are made once, and all four serve."""
-    place = Place(tmp_path)
+    place = Place(tmp_path, url)
     with ExitStack() as stack:
         servers = [stack.enter_context(place.serve()) for _ in range(4)]
         assert [post_session(server) for server in servers] == [201] * 4
@@ -172,24 +179,26 @@ def test_four_that_start_together_share_a_new_file(tmp_path: Path) -> None:
     place.check_ticks()
 
 
-def test_a_newer_major_version_ends_it_in_one_line(tmp_path: Path) -> None:
+@on_sqlite
+def test_a_newer_major_version_ends_it_in_one_line(tmp_path: Path, url: URL) -> None:
     """With code 1, and the database as it was."""
-    place = Place(tmp_path)
+    place = Place(tmp_path, url)
     with place.serve() as server:
         server.url()
     place.query("UPDATE cron_schema SET major = 2")
     with place.serve() as server:
         assert server.wait_for_end() == 1
     assert server.output == (
-        f"DatabaseError: {place.database}: the cron tables are of version 2.0, this code is made "
+        f"DatabaseError: {path_of(url)}: the cron tables are of version 2.0, this code is made "
         "for 1.0: run the newer code that has upgraded them\n"
     )
     assert place.query("SELECT major, minor FROM cron_schema") == [(2, 0)]
 
 
-def test_a_newer_minor_version_is_served(tmp_path: Path) -> None:
+@on_sqlite
+def test_a_newer_minor_version_is_served(tmp_path: Path, url: URL) -> None:
     """Jobs run, and the version stays."""
-    place = Place(tmp_path)
+    place = Place(tmp_path, url)
     with place.serve() as server:
         server.url()
         end(server)
@@ -200,22 +209,21 @@ def test_a_newer_minor_version_is_served(tmp_path: Path) -> None:
     assert place.query("SELECT major, minor FROM cron_schema") == [(1, 9)]
 
 
-def test_a_start_that_has_waited_too_long_fails(tmp_path: Path) -> None:
+def test_a_start_that_has_waited_too_long_fails(tmp_path: Path, url: URL) -> None:
     """With code 3, uvicorn's for a start that failed, and a line of its own before the traceback.
 
     The two minutes are shortened to none.
     """
     place = Place(
         tmp_path,
-        "app.db.LOCKED_SECONDS_MAX, app.cron.sqlite.BUSY_SECONDS = 0, 0.1\n" + TICKING,
+        url,
+        "app.db.WAIT_SECONDS_MAX = 0\n"
+        "app.cron.sqlite.BUSY_SECONDS = app.cron.postgres.LOCK_SECONDS = 0.1\n" + TICKING,
     )
-    place.database.parent.mkdir()
-    with closing(sqlite3.connect(place.database, isolation_level=None)) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        with place.serve() as server:
-            assert server.wait_for_end() == 3
+    with locked(url), place.serve() as server:
+        assert server.wait_for_end() == 3
     [line] = warnings(server)
-    assert line.startswith(f"CRITICAL {place.database}: locked by another program for ")
+    assert line.startswith(f"CRITICAL {name_of(url)}: cannot be used for ")
 
 
 # Faults of the disk
@@ -232,12 +240,13 @@ def failing_disk(server: Server, file_bytes_max: int) -> Iterator[None]:
         resource.prlimit(process, resource.RLIMIT_FSIZE, no_limit)
 
 
+@on_sqlite
 @pytest.mark.skipif(
     not hasattr(resource, "prlimit"), reason="only Linux can limit a process's files"
 )
-def test_a_disk_that_fails_is_survived(tmp_path: Path) -> None:
+def test_a_disk_that_fails_is_survived(tmp_path: Path, url: URL) -> None:
     """One line tells of it, who writes gets an error, and it goes on by itself: no run is lost."""
-    place = Place(tmp_path)
+    place = Place(tmp_path, url)
     with place.serve() as server:
         place.wait_for(2)
         # Its log is smaller than that, the database's is larger.
@@ -260,10 +269,12 @@ def test_a_disk_that_fails_is_survived(tmp_path: Path) -> None:
 # A file that is gone
 
 
-def test_a_process_whose_database_was_deleted_makes_room(tmp_path: Path) -> None:
+@on_sqlite
+def test_a_process_whose_database_was_deleted_makes_room(tmp_path: Path, url: URL) -> None:
     """It claims nothing more, and its run is stopped within a lease; the next one has all."""
     place = Place(
         tmp_path,
+        url,
         """
 @job(every(hours=1, jitter=0))
 async def work(ctx: JobContext) -> None:
@@ -280,7 +291,7 @@ JOBS = [tick, work]
         place.wait_for(2)
         wait_until(lambda: bool(place.notes("begins")))
         deleted = time.monotonic()
-        for path in place.database.parent.iterdir():
+        for path in tmp_path.glob("app.db*"):
             path.unlink()
         old.wait_for("cron: the database is away, no job starts until it is back: .*app.db is gone")
         before = len(place.notes("tick", process_of(old)))
@@ -303,16 +314,20 @@ JOBS = [tick, work]
 # Jobs that keep the database
 
 
-def test_a_statement_that_takes_too_long_keeps_others_for_a_moment_only(tmp_path: Path) -> None:
+def test_a_statement_that_takes_too_long_keeps_others_for_a_moment_only(
+    tmp_path: Path, url: URL
+) -> None:
     """It is interrupted after its budget: the other process has not even noticed."""
+    endless = ENDLESS[url.get_backend_name()]
     place = Place(
         tmp_path,
+        url,
         f'''
 @job(every(hours=1, jitter=0))
 async def hog(ctx: JobContext) -> None:
     note("begins")
     await go(ctx)
-    await ctx.write(lambda connection: connection.exec_driver_sql("""{ENDLESS}"""))
+    await ctx.write(lambda connection: connection.exec_driver_sql("""{endless}"""))
 
 JOBS = [tick, hog]
 ''',
@@ -327,11 +342,13 @@ JOBS = [tick, hog]
     place.check_ticks()
 
 
-def test_a_job_that_keeps_a_transaction_open_is_named(tmp_path: Path) -> None:
+@on_sqlite
+def test_a_job_that_keeps_a_transaction_open_is_named(tmp_path: Path, url: URL) -> None:
     """Python that sits on it keeps all from writing, in its process and in others; nothing is made
     twice, what it wrote is undone, and after it all go on."""
     place = Place(
         tmp_path,
+        url,
         """
 def hold(connection):
     connection.exec_driver_sql("INSERT INTO sessions VALUES ('x', 'ana', 0)")
@@ -352,7 +369,7 @@ JOBS = [tick, hog]
     with place.serve(lease_seconds=3) as one, place.serve(lease_seconds=3) as two:
         hog, other = place.find("begins", one, two)
         place.let_go()
-        hog.wait_for("hog run 1: it has kept a transaction open for 1 s; no other writes meanwhile")
+        hog.wait_for("hog run 1: it has kept a transaction open for 1 s, which is too long: ")
         hog.wait_for("hog run 1: its lease is lost, it is stopped")
         other.wait_for("cron: the database is away, .*: database is locked")
         wait_until(lambda: bool(place.notes("releases")))
@@ -373,17 +390,52 @@ JOBS = [tick, hog]
     place.check_ticks(lost=late)
 
 
+@on_postgres
+def test_a_job_that_keeps_a_transaction_open_keeps_nobody(tmp_path: Path, url: URL) -> None:
+    """Others write meanwhile. What it wrote is undone all the same, and it is told why."""
+    place = Place(
+        tmp_path,
+        url,
+        """
+def hold(connection):
+    connection.exec_driver_sql("INSERT INTO sessions VALUES ('x', 'ana', 0)")
+    note("holds")
+    time.sleep(2)
+    note("releases")
+
+@job(every(hours=1, jitter=0))
+async def hog(ctx: JobContext) -> None:
+    note("begins")
+    await go(ctx)
+    await ctx.write(hold)
+
+JOBS = [tick, hog]
+""",
+    )
+    with place.serve(lease_seconds=3) as one, place.serve(lease_seconds=3) as two:
+        hog, other = place.find("begins", one, two)
+        place.let_go()
+        hog.wait_for("hog run 1: error, WriteTooLong: hog run 1 wrote for 2")
+        end(one, two)
+    [hold], [release] = place.notes("holds"), place.notes("releases")
+    assert [tick for tick in place.notes() if hold.at + 1 < tick.at < release.at]
+    assert warnings(other) == []
+    assert place.query("SELECT count(*) FROM sessions") == [(0,)]
+    place.check_ticks()
+
+
 # Requests
 
 ASK = """
 import asyncio, sys
-from pathlib import Path
+from sqlalchemy import make_url
 from app.cron.clock import SystemClock
-from app.cron.database import Database
 from app.cron.records import Records
+from app.db import database_at
 
 async def ask():
-    asked = [Records(Database(Path(sys.argv[1])), SystemClock()).request("tick") for _ in range(8)]
+    records = [Records(database_at(make_url(sys.argv[1])), SystemClock()) for _ in range(8)]
+    asked = [each.request("tick") for each in records]
     print("ready", flush=True)
     sys.stdin.readline()
     assert await asyncio.gather(*asked) == [True] * 8
@@ -392,15 +444,15 @@ asyncio.run(ask())
 """
 
 
-def test_thirty_two_requests_at_once_are_one_run(tmp_path: Path) -> None:
+def test_thirty_two_requests_at_once_are_one_run(tmp_path: Path, url: URL) -> None:
     """From four processes, before it begins: they share it."""
-    place = Place(tmp_path, "tick = job(every(hours=1, jitter=0))(tick)\nJOBS = [tick]")
+    place = Place(tmp_path, url, "tick = job(every(hours=1, jitter=0))(tick)\nJOBS = [tick]")
     with place.serve() as server:
         place.wait_for(1)
         end(server)
     askers = [
         subprocess.Popen(  # noqa: S603 -- our own command
-            [sys.executable, "-c", ASK, place.database],
+            [sys.executable, "-c", ASK, url.render_as_string(hide_password=False)],
             cwd=SERVICE,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -417,5 +469,5 @@ def test_thirty_two_requests_at_once_are_one_run(tmp_path: Path) -> None:
         place.wait_for(1)
         server.wait_for("tick run 2: ok")
         end(server)
-    assert place.query("SELECT run_no, outcome FROM cron_run") == [(1, "ok"), (2, "ok")]
+    assert place.query("SELECT run_no, outcome FROM cron_run ORDER BY 1") == [(1, "ok"), (2, "ok")]
     assert place.query("SELECT requested_at FROM cron_job") == [(None,)]

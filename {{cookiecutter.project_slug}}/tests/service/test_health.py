@@ -10,8 +10,8 @@ from app.cron.sql_store import SqlStore
 from app.cron.store import Claim, Claimed, Look, StoreUnavailable
 from app.main import create_app
 from app.settings import Settings
-from support import FakeClock, fixed
-from support.server import query, serving
+from support import FakeClock, fixed, on_postgres, on_sqlite, path_of, query, serving
+from support.databases import shut
 
 
 async def test_a_running_app_is_alive(clock: FakeClock, settings: Settings) -> None:
@@ -155,18 +155,37 @@ async def test_a_running_app_is_ready(clock: FakeClock, settings: Settings) -> N
     assert answer.json() == {"status": "ok", "database": "ok"}
 
 
-async def test_an_app_whose_database_is_gone_is_not_ready(
-    clock: FakeClock, settings: Settings
-) -> None:
+@on_sqlite
+async def test_an_app_whose_file_is_gone_is_not_ready(clock: FakeClock, settings: Settings) -> None:
     """503 with its path when the file is deleted, though its connections are still open."""
     async with serving(create_app(settings, clock=clock), clock) as client:
-        settings.database_path.unlink()
+        path_of(settings).unlink()
         answer = await client.get("/health/ready")
     assert answer.status_code == 503
     assert answer.json() == {
         "status": "failed",
-        "database": f"{settings.database_path} is gone: deleted or replaced while in use",
+        "database": f"{path_of(settings)} is gone: deleted or replaced while in use",
     }
+
+
+@on_postgres
+async def test_an_app_whose_server_refuses_it_is_not_ready(
+    clock: FakeClock, settings: Settings
+) -> None:
+    """503 with the server's own words, on one line."""
+    async with serving(create_app(settings, clock=clock), clock) as client:
+        with shut(settings):
+            answer = await client.get("/health/ready")
+    assert answer.status_code == 503
+    assert answer.json()["status"] == "failed"
+    reason = f'database "{settings.url.database}" is not currently accepting connections'
+    assert answer.json()["database"].endswith(reason)
+
+
+MISSING = {
+    "sqlite": "no such table: sessions",
+    "postgresql": 'relation "sessions" does not exist LINE 2: FROM sessions ^',
+}
 
 
 async def test_an_app_whose_table_is_missing_is_not_ready(
@@ -177,7 +196,8 @@ async def test_an_app_whose_table_is_missing_is_not_ready(
         query(settings, "DROP TABLE sessions")
         answer = await client.get("/health/ready")
     assert answer.status_code == 503
-    assert answer.json() == {"status": "failed", "database": "no such table: sessions"}
+    missing = MISSING[settings.url.get_backend_name()]
+    assert answer.json() == {"status": "failed", "database": missing}
 
 
 async def test_an_app_whose_column_is_missing_is_not_ready(
@@ -193,6 +213,7 @@ async def test_an_app_whose_column_is_missing_is_not_ready(
 async def test_an_app_that_is_not_ready_is_alive(clock: FakeClock, settings: Settings) -> None:
     """200 from `live`: without its database, a restart of the process helps nobody."""
     async with serving(create_app(settings, clock=clock), clock) as client:
-        settings.database_path.unlink()
-        answer = await client.get("/health/live")
-    assert answer.status_code == 200
+        query(settings, "DROP TABLE sessions")
+        ready = await client.get("/health/ready")
+        live = await client.get("/health/live")
+    assert (ready.status_code, live.status_code) == (503, 200)

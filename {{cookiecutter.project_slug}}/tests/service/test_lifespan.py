@@ -2,21 +2,24 @@
 
 import asyncio
 import logging
+import re
 import shutil
+import socket
 import sqlite3
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
 from alembic.config import Config
 from fastapi import FastAPI
-from sqlalchemy import Connection, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import URL, Connection, text
+from sqlalchemy.exc import DBAPIError
 
 from app.cron import JobContext, every, job
 from app.cron.clock import SystemClock
@@ -24,19 +27,34 @@ from app.cron.database import Database, DatabaseError
 from app.db import (
     MIGRATIONS,
     DatabaseDep,
+    database_at,
     get_database,
     remark_on_platform,
     upgrade_schema,
 )
 from app.main import create_app
 from app.settings import Settings
-from support import FakeClock, fixed, notes, query, running, serving
+from support import (
+    FakeClock,
+    fixed,
+    notes,
+    on_postgres,
+    on_sqlite,
+    path_of,
+    query,
+    running,
+    serving,
+)
+from support.databases import locked, name_of, schema
+
+HIDDEN = "hidden"
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A statement does not wait for long for another program: that time is real."""
     monkeypatch.setattr("app.cron.sqlite.BUSY_SECONDS", 0.02)
+    monkeypatch.setattr("app.cron.postgres.LOCK_SECONDS", 0.02)
 
 
 @pytest.fixture
@@ -128,7 +146,7 @@ async def test_a_job_can_write_while_the_app_ends(clock: FakeClock, settings: Se
 async def test_the_database_is_closed_when_the_app_has_ended(
     clock: FakeClock, settings: Settings
 ) -> None:
-    """What then still writes gets a RuntimeError; SQLite has put its log into the file."""
+    """What then still writes gets a RuntimeError."""
     app = create_app(settings, jobs=[], clock=clock)
     databases: list[Database] = []
 
@@ -138,10 +156,34 @@ async def test_the_database_is_closed_when_the_app_has_ended(
 
     async with serving(app, clock) as client:
         await client.get("/database")
-        assert settings.database_path.with_name("app.db-wal").exists()
-    assert not settings.database_path.with_name("app.db-wal").exists()
     with pytest.raises(RuntimeError, match="closed"):
         await databases[0].write(insert_session)
+
+
+@on_sqlite
+async def test_the_log_is_in_the_file_when_the_app_has_ended(
+    clock: FakeClock, settings: Settings
+) -> None:
+    """Who copies the file has all."""
+    log = path_of(settings).with_name("app.db-wal")
+    async with running(create_app(settings, jobs=[], clock=clock), clock):
+        assert log.exists()
+    assert not log.exists()
+
+
+@on_postgres
+async def test_no_connection_is_left_when_the_app_has_ended(
+    clock: FakeClock, settings: Settings
+) -> None:
+    """A server has few to give."""
+    connections = """
+        SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()
+    """
+    async with running(create_app(settings, clock=clock), clock):
+        [(count,)] = query(settings, connections)
+        assert 1 <= count <= 8
+    assert query(settings, connections) == [(0,)]
 
 
 async def test_the_state_is_there_for_jobs(clock: FakeClock, settings: Settings) -> None:
@@ -168,7 +210,7 @@ async def test_no_job_runs_where_cron_is_off(clock: FakeClock, settings: Setting
 
     off = settings.model_copy(update={"cron_enabled": False})
     async with serving(create_app(off, jobs=[count], clock=clock), clock) as client:
-        await clock.advance(days=1)
+        await clock.advance(hours=6)
         created = await client.post("/sessions", json={"user": "ana", "ttl_seconds": 90})
         live = await client.get("/health/live")
     assert runs == []
@@ -238,13 +280,13 @@ async def test_a_revision_from_the_future_is_left_alone(
         pass
     query(settings, "UPDATE alembic_version SET version_num = 'f00d'")
     query(settings, "ALTER TABLE sessions ADD COLUMN device TEXT")
-    schema = query(settings, "SELECT sql FROM sqlite_master ORDER BY name")
+    before = schema(settings)
 
     async with serving(create_app(settings, jobs=[], clock=clock), clock) as client:
         created = await client.post("/sessions", json={"user": "ana", "ttl_seconds": 90})
     assert created.status_code == 201
     assert query(settings, "SELECT version_num FROM alembic_version") == [("f00d",)]
-    assert query(settings, "SELECT sql FROM sqlite_master ORDER BY name") == schema
+    assert schema(settings) == before
     assert warnings(caplog) == ["the database is at revision f00d, unknown here; it is left alone"]
 
 
@@ -261,10 +303,10 @@ async def test_an_upgrade_that_fails_changes_nothing(
         "    op.execute('CREATE TABLE devices (name TEXT)')\n"
         "    op.execute('nonsense')\n"
     )
-    with pytest.raises(OperationalError, match="nonsense"):
+    with pytest.raises(DBAPIError, match="nonsense"):
         async with running(create_app(settings, jobs=[], clock=clock), clock):
             pytest.fail("it has started")
-    assert query(settings, "SELECT name FROM sqlite_master") == []
+    assert schema(settings) == {}
 
 
 async def test_a_known_revision_is_nothing_to_warn_of(
@@ -277,13 +319,13 @@ async def test_a_known_revision_is_nothing_to_warn_of(
     assert warnings(caplog) == []
 
 
-def test_apps_that_start_together_take_turns(tmp_path: Path) -> None:
-    """Eight at once on one new file: one upgrades its schema, the others wait, and none fails."""
+def test_apps_that_start_together_take_turns(url: URL) -> None:
+    """Eight at once on a new database: one upgrades its schema, the others wait, and none fails."""
     together = threading.Barrier(8)
 
     def start(_: int) -> None:
         together.wait()
-        with closing(Database(tmp_path / "data" / "app.db")) as database:
+        with closing(database_at(url)) as database:
             database.check()
             asyncio.run(upgrade_schema(database, SystemClock()))
 
@@ -291,13 +333,11 @@ def test_apps_that_start_together_take_turns(tmp_path: Path) -> None:
         assert list(threads.map(start, range(8))) == [None] * 8
 
 
-def test_a_start_waits_for_who_has_the_new_file(tmp_path: Path) -> None:
+@on_sqlite
+def test_a_start_waits_for_who_has_the_new_file(url: URL) -> None:
     """Another process is in a write on a file that is not in WAL mode yet: no reason to fail."""
-    path = tmp_path / "app.db"
-    with (
-        closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other,
-        closing(Database(path)) as database,
-    ):
+    other = sqlite3.connect(path_of(url), isolation_level=None, check_same_thread=False)
+    with closing(other), closing(database_at(url)) as database:
         other.execute("BEGIN IMMEDIATE")
         end = threading.Timer(0.1, other.execute, ["COMMIT"])
         end.start()
@@ -307,10 +347,10 @@ def test_a_start_waits_for_who_has_the_new_file(tmp_path: Path) -> None:
             end.join()
 
 
-@pytest.mark.parametrize("how", ["IMMEDIATE", "EXCLUSIVE"])
-@pytest.mark.parametrize("used", [False, True], ids=["new file", "used file"])
+@pytest.mark.parametrize("to_readers", [False, True], ids=["to writers", "to all"])
+@pytest.mark.parametrize("used", [False, True], ids=["new", "used"])
 async def test_a_start_waits_for_another_program(
-    clock: FakeClock, settings: Settings, impatient: None, how: str, used: bool
+    clock: FakeClock, settings: Settings, impatient: None, to_readers: bool, used: bool
 ) -> None:
     """It has locked the database and lets go of it after a minute: then jobs begin."""
     starts: list[float] = []
@@ -322,27 +362,30 @@ async def test_a_start_waits_for_another_program(
     if used:
         async with running(create_app(settings, jobs=[], clock=clock), clock):
             pass
-    with locked(settings, how) as other:
+    with locked(settings, to_readers=to_readers) as other:
         start = asyncio.create_task(start_and_end(create_app(settings, jobs=[tick], clock=clock)))
         await clock.advance(seconds=59.5)
         assert not start.done()
-        other.execute("ROLLBACK")
+        other.rollback()
         await clock.run(start)
     assert starts == [60.0]
+
+
+LOCKED = {"sqlite": "database is locked", "postgresql": "canceling statement due to lock timeout"}
 
 
 async def test_a_start_that_waits_says_so_once(
     clock: FakeClock, settings: Settings, impatient: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One line when it begins to wait, one when it need not any more."""
-    with locked(settings, "IMMEDIATE") as other:
+    """One line when it begins to wait, with the reason, one when it need not any more."""
+    with locked(settings) as other:
         start = asyncio.create_task(start_and_end(create_app(settings, jobs=[], clock=clock)))
         await clock.advance(seconds=59.5)
-        other.execute("ROLLBACK")
+        other.rollback()
         await clock.run(start)
     assert warnings(caplog) == [
-        "the database is locked by another program; waiting for it",
-        "the database is free after 60 s",
+        f"waiting for the database: {LOCKED[settings.url.get_backend_name()]}",
+        "the database is there after 60 s",
     ]
 
 
@@ -350,16 +393,81 @@ async def test_a_start_does_not_wait_for_ever(
     clock: FakeClock, settings: Settings, impatient: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     """After two minutes it fails, in one line of its own before the server's traceback."""
-    with locked(settings, "IMMEDIATE"):
+    with locked(settings):
         start = asyncio.create_task(start_and_end(create_app(settings, jobs=[], clock=clock)))
         await clock.advance(minutes=2)
         assert not start.done()
         await clock.advance(seconds=1)
         error = start.exception()
     assert isinstance(error, DatabaseError)
-    assert str(error) == f"{settings.database_path}: locked by another program for 121 s"
+    reason = LOCKED[settings.url.get_backend_name()]
+    assert str(error) == f"{name_of(settings)}: cannot be used for 121 s: {reason}"
     assert error.__cause__ is error.__context__ is None  # or its traceback would be a long one
     assert warnings(caplog)[1:] == [str(error)]
+
+
+@on_postgres
+async def test_a_start_waits_for_a_server_that_does_not_answer_yet(
+    clock: FakeClock, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when all machines start at once. It says so as for one that is locked."""
+    starts: list[float] = []
+
+    @job(every(minutes=5, jitter=0))
+    async def tick(ctx: JobContext) -> None:
+        starts.append(ctx.clock.monotonic())
+
+    port = free_port()
+    app = create_app(at(settings, host="127.0.0.1", port=port), jobs=[tick], clock=clock)
+    start = asyncio.create_task(start_and_end(app))
+    await clock.advance(seconds=59.5)
+    async with relay(port, settings.url):
+        await clock.run(start)
+    assert starts == [60.0]
+    [waiting, there] = warnings(caplog)
+    assert waiting.startswith("waiting for the database: connection failed: ")
+    assert "Connection refused" in waiting
+    assert there == "the database is there after 60 s"
+
+
+@on_postgres
+async def test_a_start_does_not_wait_for_ever_for_a_server(
+    clock: FakeClock, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After two minutes it fails, in one line that says which, and why, and no password."""
+    elsewhere = at(settings, host="127.0.0.1", port=free_port(), password=HIDDEN)
+    start = asyncio.create_task(start_and_end(create_app(elsewhere, jobs=[], clock=clock)))
+    await clock.advance(minutes=2)
+    assert not start.done()
+    await clock.advance(seconds=1)
+    error = start.exception()
+    assert isinstance(error, DatabaseError)
+    assert str(error).startswith(f"{name_of(elsewhere)}: cannot be used for 121 s: connection ")
+    assert "Connection refused" in str(error)
+    assert "\n" not in str(error)
+    assert HIDDEN not in caplog.text
+    assert warnings(caplog)[1:] == [str(error)]
+
+
+@on_postgres
+@pytest.mark.parametrize(
+    ("part", "problem"),
+    [
+        ("database", 'database "nowhere" does not exist'),
+        ("username", '(role "nowhere" does not exist|password .* for user "nowhere")'),
+    ],
+)
+def test_a_server_that_refuses_ends_the_process_in_one_line(
+    clock: FakeClock, settings: Settings, part: str, problem: str
+) -> None:
+    """It will not change its mind. The line has its words, and no password."""
+    password = settings.url.password or HIDDEN
+    wrong = at(settings, password=password, **{part: "nowhere"})
+    with pytest.raises(SystemExit) as end:
+        create_app(wrong, jobs=[], clock=clock)
+    line = rf"DatabaseError: {re.escape(name_of(wrong))}: [^\n]*FATAL: {problem}[^\n]*"
+    assert re.fullmatch(line, str(end.value.code))
+    assert password not in str(end.value.code)
 
 
 async def test_a_database_of_a_newer_major_version_is_refused(
@@ -371,9 +479,10 @@ async def test_a_database_of_a_newer_major_version_is_refused(
     query(settings, "UPDATE cron_schema SET major = 2, minor = 3")
     with pytest.raises(SystemExit) as end:
         create_app(settings, jobs=[], clock=clock)
+    name = name_of(settings).removeprefix("SQLite ")
     assert end.value.code == (
-        f"DatabaseError: {settings.database_path}: the cron tables are of version 2.3, this code "
-        "is made for 1.0: run the newer code that has upgraded them"
+        f"DatabaseError: {name}: the cron tables are of version 2.3, this code is made for 1.0: "
+        "run the newer code that has upgraded them"
     )
     assert query(settings, "SELECT major, minor FROM cron_schema") == [(2, 3)]
 
@@ -390,11 +499,11 @@ async def test_a_database_of_a_newer_minor_version_is_used_and_left_as_it_is(
         pass
     query(settings, "ALTER TABLE cron_job ADD COLUMN colour TEXT DEFAULT 'red'")
     query(settings, "UPDATE cron_schema SET minor = 7")
-    schema = query(settings, "SELECT sql FROM sqlite_master ORDER BY name")
+    before = schema(settings)
     async with running(create_app(settings, jobs=[tick], clock=clock), clock):
         await clock.advance(minutes=6)
     assert query(settings, "SELECT major, minor FROM cron_schema") == [(1, 7)]
-    assert query(settings, "SELECT sql FROM sqlite_master ORDER BY name") == schema
+    assert schema(settings) == before
     assert query(settings, "SELECT run_no, ok_count, colour FROM cron_job") == [(2, 2, "red")]
 
 
@@ -402,10 +511,12 @@ async def test_a_database_of_a_newer_minor_version_is_used_and_left_as_it_is(
 
 REMARK = (
     "cron: this is Kubernetes, and a SQLite file coordinates the processes of one machine only: of "
-    "several replicas each would run every job; keep to one, with the file on a volume"
+    "several replicas each would run every job; set DATABASE_URL to a Postgres database, or keep "
+    "to one replica, with the file on a volume"
 )
 
 
+@on_sqlite
 async def test_a_platform_of_several_hosts_is_warned_of(
     clock: FakeClock,
     settings: Settings,
@@ -421,6 +532,21 @@ async def test_a_platform_of_several_hosts_is_warned_of(
     assert lines[at - 1][1].startswith("cron: 2 jobs, SQLite ")
 
 
+@on_postgres
+async def test_a_server_serves_a_platform_of_several_hosts(
+    clock: FakeClock,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """On Postgres there is nothing to warn of."""
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    async with running(create_app(settings, clock=clock), clock):
+        await clock.advance(hours=1)
+    assert warnings(caplog) == []
+
+
+@on_sqlite
 async def test_where_nothing_is_claimed_there_is_no_warning(
     clock: FakeClock,
     settings: Settings,
@@ -448,16 +574,19 @@ async def test_where_nothing_is_claimed_there_is_no_warning(
         ("ECS_CONTAINER_METADATA_URI_V4", "Amazon ECS"),
     ],
 )
-def test_a_platform_is_told_by_its_own_variables(variable: str, platform: str) -> None:
+@on_sqlite
+def test_a_platform_is_told_by_its_own_variables(url: URL, variable: str, platform: str) -> None:
     """Each is set by the platform itself in whatever runs there."""
-    remark = remark_on_platform({"PATH": "/bin", variable: "something"})
+    with closing(database_at(url)) as database:
+        remark = remark_on_platform(database, {"PATH": "/bin", variable: "something"})
     assert str(remark).startswith(f"this is {platform}, ")
 
 
 @pytest.mark.parametrize("environment", [{}, {"PATH": "/bin", "PORT": "80"}, {"RENDER": ""}])
-def test_one_machine_is_nothing_to_warn_of(environment: dict[str, str]) -> None:
+def test_one_machine_is_nothing_to_warn_of(url: URL, environment: dict[str, str]) -> None:
     """Nor is a variable that is set to nothing."""
-    assert remark_on_platform(environment) is None
+    with closing(database_at(url)) as database:
+        assert remark_on_platform(database, environment) is None
 
 
 async def test_the_migrations_make_what_the_tables_say(
@@ -475,11 +604,11 @@ async def test_the_migrations_can_be_undone(
     """Down to nothing and up again, the schema is the same."""
     async with running(create_app(settings, jobs=[], clock=clock), clock):
         pass
-    schema = query(settings, "SELECT sql FROM sqlite_master ORDER BY name")
+    before = schema(settings)
     command.downgrade(alembic, "base")
-    assert query(settings, "SELECT name FROM sqlite_master WHERE tbl_name = 'sessions'") == []
+    assert "sessions" not in schema(settings)
     command.upgrade(alembic, "head")
-    assert query(settings, "SELECT sql FROM sqlite_master ORDER BY name") == schema
+    assert schema(settings) == before
 
 
 def test_alembic_upgrades_a_new_database(settings: Settings, alembic: Config) -> None:
@@ -488,20 +617,20 @@ def test_alembic_upgrades_a_new_database(settings: Settings, alembic: Config) ->
     assert query(settings, "SELECT version_num FROM alembic_version") == [("0001",)]
 
 
-async def test_overrides_reach_jobs(clock: FakeClock, settings: Settings, tmp_path: Path) -> None:
+async def test_overrides_reach_jobs(clock: FakeClock, settings: Settings) -> None:
     """`app.dependency_overrides` replace a dependency in a job as in an endpoint."""
-    names: list[str] = []
+    seen: list[Database] = []
 
     @job(every(minutes=5))
     async def look(db: DatabaseDep) -> None:
-        names.append(db.path.name)
+        seen.append(db)
 
     app = create_app(settings, jobs=[look], clock=clock, random=fixed(0))
-    with closing(Database(tmp_path / "other.db")) as other:
+    with closing(database_at(settings.url)) as other:
         app.dependency_overrides[get_database] = lambda: other
         async with running(app, clock):
             pass
-    assert names == ["other.db"]
+    assert seen == [other]
 
 
 async def test_the_seed_decides_when_jobs_run(clock: FakeClock, settings: Settings) -> None:
@@ -515,10 +644,11 @@ async def test_the_seed_decides_when_jobs_run(clock: FakeClock, settings: Settin
         async def note(ctx: JobContext) -> None:
             starts.append(round(ctx.clock.monotonic() - begin, 6))
 
-        settings.database_path.unlink(missing_ok=True)
         seeded = settings.model_copy(update={"cron_seed": seed})
         async with running(create_app(seeded, jobs=[note], clock=clock), clock):
             await clock.advance(hours=1)
+        query(settings, "DELETE FROM cron_job")  # and the next start is a first one
+        query(settings, "DELETE FROM cron_run")
         return starts
 
     once, again, other = await times("a"), await times("a"), await times("b")
@@ -565,12 +695,34 @@ async def test_the_number_of_threads_is_what_the_settings_say(
         assert len(begun) == 3
 
 
-@contextmanager
-def locked(settings: Settings, how: str) -> Iterator[sqlite3.Connection]:
-    """In the block, another program is in a transaction."""
-    with closing(sqlite3.connect(settings.database_path, isolation_level=None)) as other:
-        other.execute(f"BEGIN {how}")
-        yield other
+def at(settings: Settings, **parts: Any) -> Settings:
+    """The same, with other parts of the database's URL."""
+    url = settings.url.set(**parts).render_as_string(hide_password=False)
+    return settings.model_copy(update={"database_url": url})
+
+
+def free_port() -> int:
+    """One at which nobody answers."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
+@asynccontextmanager
+async def relay(port: int, url: URL) -> AsyncIterator[None]:
+    """In the block, who connects to the port gets to the server at `url`."""
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with closing(writer):
+            while data := await reader.read(100_000):
+                writer.write(data)
+
+    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(url.host, url.port or 5432)
+        await asyncio.gather(pass_on(reader, back), pass_on(there, writer))
+
+    async with await asyncio.start_server(connect, "127.0.0.1", port):
+        yield
 
 
 async def start_and_end(app: FastAPI) -> None:
@@ -600,6 +752,6 @@ async def test_the_service_runs_both_jobs(
 ) -> None:
     """Without a word about jobs, an app runs those of JOBS."""
     async with running(create_app(settings, clock=clock), clock):
-        await clock.advance(days=1)
+        await clock.advance(hours=2)
     assert notes(caplog, "expire_sessions")
     assert notes(caplog, "nightly_report")

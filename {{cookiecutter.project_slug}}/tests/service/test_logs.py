@@ -11,7 +11,8 @@ import pytest
 from app.cron import JobContext, every, job
 from app.main import create_app
 from app.settings import Settings
-from support import FakeClock, fixed, running
+from support import FakeClock, fixed, on_postgres, running
+from support.databases import name_of
 
 Capture = pytest.CaptureFixture[str]
 
@@ -28,6 +29,18 @@ async def test_the_first_line_says_what_will_happen(
     )
 
 
+@on_postgres
+async def test_the_first_line_shows_no_password(
+    clock: FakeClock, settings: Settings, capsys: Capture
+) -> None:
+    """Nor whose it is: logs are read by many."""
+    url = settings.url.set(password=settings.url.password or "SECRET")
+    secret = Settings(database_url=url.render_as_string(hide_password=False))
+    async with running(create_app(secret, jobs=[], clock=clock), clock):
+        assert text_lines(capsys) == [f"INFO cron: 0 jobs, {told_as(settings)}, lease 30 s"]
+    assert str(url.password) not in name_of(settings)
+
+
 async def test_one_job_is_counted_as_one(
     clock: FakeClock, settings: Settings, capsys: Capture
 ) -> None:
@@ -38,9 +51,7 @@ async def test_one_job_is_counted_as_one(
 
     async with running(create_app(settings, jobs=[tidy], clock=clock), clock):
         assert text_lines(capsys)[0] == (
-            f"INFO cron: 1 job, SQLite {settings.database_path} (this machine only), "
-            "lease 30 s, "
-            "next tidy in 0.0 s"
+            f"INFO cron: 1 job, {told_as(settings)}, lease 30 s, next tidy in 0.0 s"
         )
 
 
@@ -49,9 +60,7 @@ async def test_nothing_is_next_without_jobs(
 ) -> None:
     """An app without jobs says so."""
     async with running(create_app(settings, jobs=[], clock=clock), clock):
-        assert text_lines(capsys) == [
-            f"INFO cron: 0 jobs, SQLite {settings.database_path} (this machine only), lease 30 s"
-        ]
+        assert text_lines(capsys) == [f"INFO cron: 0 jobs, {told_as(settings)}, lease 30 s"]
 
 
 async def test_the_first_line_says_that_cron_is_off(
@@ -60,10 +69,8 @@ async def test_the_first_line_says_that_cron_is_off(
     """With CRON_ENABLED=false it names the variable, and how many jobs that concerns."""
     off = settings.model_copy(update={"cron_enabled": False})
     async with running(create_app(off, clock=clock), clock):
-        at = settings.database_path
-        assert text_lines(capsys) == [
-            f"INFO cron: off, 2 jobs not started by this process, SQLite {at}"
-        ]
+        at = name_of(settings)
+        assert text_lines(capsys) == [f"INFO cron: off, 2 jobs not started by this process, {at}"]
 
 
 async def test_the_start_remarks_on_a_daily_interval(
@@ -256,6 +263,12 @@ def test_other_loggers_are_left_alone(clock: FakeClock, settings: Settings) -> N
     handlers, level = list(root.handlers), root.level
     create_app(settings.model_copy(update={"log_level": "DEBUG"}), jobs=[], clock=clock)
     assert (root.handlers, root.level) == (handlers, level)
+
+
+def told_as(settings: Settings) -> str:
+    """The first line says of SQLite that it is no place for several machines."""
+    is_file = settings.url.get_backend_name() == "sqlite"
+    return f"{name_of(settings)}{' (this machine only)' if is_file else ''}"
 
 
 def in_json(settings: Settings) -> Settings:

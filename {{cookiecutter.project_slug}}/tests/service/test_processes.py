@@ -9,8 +9,13 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from sqlalchemy import URL
 
+from support import on_postgres
+from support.databases import name_of
 from support.process import Server
+
+HIDDEN = "hidden"
 
 # uvicorn ends by the signal that it got: SIGTERM, which a shell shows as 143.
 BY_SIGTERM = -15
@@ -28,6 +33,37 @@ def test_it_serves_and_runs_its_jobs(tmp_path: Path) -> None:
     assert read.json() == created.json()
     assert (live.status_code, ready.status_code) == (200, 200)
     assert (tmp_path / "data" / "app.db").exists()
+
+
+@on_postgres
+def test_it_serves_from_a_server_of_postgres(tmp_path: Path, url: URL) -> None:
+    """DATABASE_URL is all that it needs. It makes no file, and its log shows no password."""
+    url = url.set(password=url.password or HIDDEN)
+    named = url.render_as_string(hide_password=False)
+    with Server(tmp_path, DATABASE_URL=named, CRON_SEED="137") as server:
+        with httpx2.Client(base_url=server.url(), trust_env=False) as client:
+            created = client.post("/sessions", json={"user": "ana", "ttl_seconds": 60})
+            read = client.get(f"/sessions/{created.json()['id']}")
+            live, ready = client.get("/health/live"), client.get("/health/ready")
+        server.wait_for(r"expire_sessions run 1: ok, deleted 0")
+        code, _ = server.end_by(signal.SIGINT)
+    assert read.json() == created.json()
+    assert (live.status_code, ready.status_code, code) == (200, 200, 0)
+    assert f"cron: 2 jobs, {name_of(url)}, lease 30 s, next expire_sessions in " in server.output
+    assert str(url.password) not in server.output
+    assert not (tmp_path / "data").exists()
+
+
+@on_postgres
+def test_a_server_that_refuses_ends_it_in_one_line(tmp_path: Path, url: URL) -> None:
+    """It names the database and says why, without the password, and ends with code 1."""
+    url = url.set(database="nowhere", password=url.password or HIDDEN)
+    with Server(tmp_path, DATABASE_URL=url.render_as_string(hide_password=False)) as server:
+        assert server.wait_for_end() == 1
+    [line] = server.output.splitlines()
+    assert line.startswith(f"DatabaseError: {name_of(url)}: connection failed: ")
+    assert line.endswith('FATAL: database "nowhere" does not exist')
+    assert str(url.password) not in line
 
 
 def test_ctrl_c_ends_it_with_code_0(tmp_path: Path) -> None:

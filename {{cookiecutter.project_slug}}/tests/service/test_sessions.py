@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import Connection, select
 
-from app.cron.database import Database
+from app.db import database_at
 from app.main import create_app
 from app.sessions import sessions
 from app.settings import Settings
@@ -203,7 +203,7 @@ async def test_what_cannot_be_read_as_json_is_refused(
 
 
 async def test_sessions_survive_a_restart(clock: FakeClock, settings: Settings) -> None:
-    """Another app on the same file, as after a deployment, answers with the same session."""
+    """Another app on the same database, as after a deployment, answers with the same session."""
     async with serving(create_app(settings, jobs=[], clock=clock), clock) as client:
         created = await client.post("/sessions", json={"user": "ana", "ttl_seconds": 90})
     async with serving(create_app(settings, jobs=[], clock=clock), clock) as client:
@@ -225,7 +225,7 @@ async def test_moments_compare_as_moments(clock: FakeClock, settings: Settings) 
         column = sessions.c.expires_at
         return list(connection.scalars(select(column).where(column <= now)))
 
-    with closing(Database(settings.database_path)) as database:
+    with closing(database_at(settings.url)) as database:
         now = clock.now()
         assert await database.read(expired) == []
         now = moment.astimezone(ZoneInfo("Asia/Tokyo"))

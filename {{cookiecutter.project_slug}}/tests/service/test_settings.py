@@ -1,13 +1,16 @@
 """The settings: each wrong value is refused by its variable's name, in one line."""
 
 import re
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from app.db import database_at
 from app.main import create_app
 from app.settings import Settings, SettingsError, read_settings
+from support import path_of
 from support.process import SERVICE
 
 WRONG_NUMBERS = ["five", "-1", "nan", "inf", "-inf", "1e999", "0x5", "5 s", "5,0", "\N{BLACK STAR}"]
@@ -31,7 +34,14 @@ WRONG = {
         "sqlite://user:pw@/data/app.db",
         "sqlite:///data/app.db?mode=ro",
         "sqlite+aiosqlite:///data/app.db",
-        "postgresql://localhost/app",
+        "postgresql://",
+        "postgresql://localhost",
+        "postgresql://localhost/",
+        "postgres://localhost:5432/?sslmode=require",
+        "postgresql+psycopg://user@localhost",
+        "postgresql+asyncpg:///?host=/run/postgresql",
+        "postgresql+psycopg2://localhost/app",
+        "postgresql+pg8000://localhost/app",
         "mysql://localhost/a\nb",
         "postgresql://localhost:port/app",
     ],
@@ -69,11 +79,12 @@ def test_the_line_shows_the_wrong_value(
 @pytest.mark.parametrize(
     "url",
     [
-        "postgresql://user:SECRET@localhost/app",
+        "postgresql://user:SECRET@localhost",
         "postgresql://user:SECRET@localhost:port/app",
-        "postgresql://user:pass@word:SECRET@localhost/app",
-        "postgresql://user:pass/SECRET@localhost/app",
-        "postgresql://localhost/app?user=user&password=SECRET",
+        "postgresql://user:pass@word:SECRET@localhost",
+        "postgresql://user:pass/SECRET@localhost",
+        "postgresql://localhost?user=user&password=SECRET",
+        "mysql://user:SECRET@localhost/app",
         "postgresql//user:SECRET@localhost/app",
         "user:SECRET@localhost",
         "sqlite+pysqlcipher://:SECRET@/data/app.db",
@@ -108,7 +119,7 @@ def test_what_is_refused_starts_nothing(tmp_path: Path, monkeypatch: pytest.Monk
 def test_nothing_needs_to_be_set() -> None:
     """Without variables: a file in ./data, jobs on, a lease of 30 s, 5 s of grace, 8 threads."""
     settings = read_settings()
-    assert settings.database_path == Path("data/app.db")
+    assert path_of(settings) == Path("data/app.db")
     assert (settings.cron_enabled, settings.cron_seed) == (True, None)
     assert (settings.lease, settings.grace) == (timedelta(seconds=30), timedelta(seconds=5))
     assert settings.cron_threads == 8
@@ -127,6 +138,8 @@ def test_an_empty_value_counts_as_unset(monkeypatch: pytest.MonkeyPatch, variabl
     [
         ("DATABASE_URL", "sqlite:///data/other.db", "sqlite:///data/other.db"),
         ("DATABASE_URL", "sqlite:////srv/a b/é.db", "sqlite:////srv/a b/é.db"),
+        ("DATABASE_URL", "postgres://ana:pw@db:5432/app", "postgres://ana:pw@db:5432/app"),
+        ("DATABASE_URL", "postgresql:///app?host=/run", "postgresql:///app?host=/run"),
         ("CRON_ENABLED", "false", False),
         ("CRON_ENABLED", "0", False),
         ("CRON_ENABLED", "off", False),
@@ -213,5 +226,21 @@ def test_the_example_shows_the_defaults() -> None:
 
 def test_the_url_names_the_file() -> None:
     """After three slashes comes a path from the working directory, after four one from the root."""
-    assert Settings(database_url="sqlite:///data/a.db").database_path == Path("data/a.db")
-    assert Settings(database_url="sqlite:////srv/a b.db").database_path == Path("/srv/a b.db")
+    assert path_of(Settings(database_url="sqlite:///data/a.db")) == Path("data/a.db")
+    assert path_of(Settings(database_url="sqlite:////srv/a b.db")) == Path("/srv/a b.db")
+
+
+@pytest.mark.parametrize("option", ["sslmode=require", "ssl=require"])
+@pytest.mark.parametrize(
+    "form", ["postgres", "postgresql", "postgresql+psycopg", "postgresql+asyncpg"]
+)
+def test_a_postgres_url_has_many_forms(
+    monkeypatch: pytest.MonkeyPatch, form: str, option: str
+) -> None:
+    """As platforms give it, or another driver takes it: it is the same database, asked alike."""
+    monkeypatch.setenv("DATABASE_URL", f"{form}://ana:p%40SECRET@db:5433/app?{option}")
+    with closing(database_at(read_settings().url)) as database:
+        assert database.name == "Postgres db:5433/app"
+        assert database.url.render_as_string(hide_password=False) == (
+            "postgresql+psycopg://ana:p%40SECRET@db:5433/app?sslmode=require"
+        )

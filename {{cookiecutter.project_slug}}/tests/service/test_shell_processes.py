@@ -5,9 +5,13 @@ import signal
 import sqlite3
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+from sqlalchemy import URL
+
+from support import on_postgres, outside, query
 from support.process import POLL_SECONDS, REAL_SECONDS_MAX, Process, Server
 
 # A service and its shell. One job is hardly ever due. The other says in a file that it has begun,
@@ -58,11 +62,11 @@ def end(folder: Path, *words: str, **environment: str) -> tuple[int, str]:
         return command.end()
 
 
-def wait_for(path: Path) -> None:
-    """Wait until there is such a file."""
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait until it is so."""
     deadline = time.monotonic() + REAL_SECONDS_MAX
-    while not path.exists():
-        assert time.monotonic() < deadline, f"there is no {path}"
+    while not condition():
+        assert time.monotonic() < deadline, "it does not come to that"
         time.sleep(POLL_SECONDS)
 
 
@@ -91,7 +95,7 @@ def test_sigterm_ends_a_run(tmp_path: Path) -> None:
     """As a timer outside stops it: after the grace the run is interrupted. Exit code 143."""
     (tmp_path / "service.py").write_text(TIDY)
     with Command(tmp_path, "run", "tidy", CRON_GRACE_SECONDS="0.1", TIDY_SECONDS="60") as command:
-        wait_for(tmp_path / "begun")
+        wait_until((tmp_path / "begun").exists)
         command.popen.send_signal(signal.SIGTERM)
         assert command.end() == (143, "")
         assert "Traceback" not in command.output
@@ -99,23 +103,25 @@ def test_sigterm_ends_a_run(tmp_path: Path) -> None:
     assert [run["outcome"] for run in json.loads(output)] == ["interrupted"]
 
 
-def test_it_does_not_run_what_a_server_runs(tmp_path: Path) -> None:
+def test_it_does_not_run_what_a_server_runs(tmp_path: Path, url: URL) -> None:
     """Exit code 75, and which process it is."""
     (tmp_path / "service.py").write_text(TIDY)
-    with Server(tmp_path, "service:service", TIDY_SECONDS="60"):
-        wait_for(tmp_path / "begun")
-        with Command(tmp_path, "run", "tidy") as command:
+    database = url.render_as_string(hide_password=False)
+    with Server(tmp_path, "service:service", TIDY_SECONDS="60", DATABASE_URL=database):
+        wait_until((tmp_path / "begun").exists)
+        with Command(tmp_path, "run", "tidy", DATABASE_URL=database) as command:
             assert command.end() == (75, "")
             assert "\ntidy is running elsewhere, in " in command.output
     assert (tmp_path / "begun").read_text() == "tidy\n"
 
 
-def test_many_at_once_make_one_run(tmp_path: Path) -> None:
+def test_many_at_once_make_one_run(tmp_path: Path, url: URL) -> None:
     """Six timers that know nothing of each other, and a database that none has made yet."""
     (tmp_path / "service.py").write_text(TIDY)
+    environment = {"TIDY_SECONDS": "1", "DATABASE_URL": url.render_as_string(hide_password=False)}
     with ExitStack() as stack:
         commands = [
-            stack.enter_context(Command(tmp_path, "run-due", "tidy", TIDY_SECONDS="1"))
+            stack.enter_context(Command(tmp_path, "run-due", "tidy", **environment))
             for _ in range(6)
         ]
         ends = [command.end() for command in commands]
@@ -127,6 +133,22 @@ def test_many_at_once_make_one_run(tmp_path: Path) -> None:
         assert output.startswith(
             ("tidy is running elsewhere", "tidy has just run elsewhere", "tidy is not due: next ")
         )
+
+
+@on_postgres
+def test_it_waits_for_who_has_the_job_for_a_moment(tmp_path: Path, url: URL) -> None:
+    """One who pauses it, or looks at it for the first time, does not run it: this command does."""
+    (tmp_path / "service.py").write_text(TIDY)
+    environment = {"DATABASE_URL": url.render_as_string(hide_password=False)}
+    end(tmp_path, "run", "tidy", **environment)
+    query(url, "UPDATE cron_job SET next_run_at = 0")
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    with outside(url) as other, Command(tmp_path, "run-due", "tidy", **environment) as command:
+        with other.execution_options(isolation_level="READ COMMITTED").begin():
+            other.exec_driver_sql("SELECT name FROM cron_job FOR UPDATE")
+            wait_until(lambda: query(url, waiting) != [] or command.popen.poll() is not None)
+        code, output = command.end()
+    assert (code, output[:16]) == (0, "tidy run 2: ok, ")
 
 
 def test_it_logs_what_it_could_not_run(tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
 from .app import cron_app, running, seconds_to_end
 from .chance import Draws, fixed
 from .clock import FakeClock, Gate
+from .databases import on_postgres, on_sqlite, outside, path_of, query
 from .replicas import OPERATIONS, Replica, replica
-from .server import insert_sessions, notes, query, serving
+from .server import insert_sessions, notes, serving
 
 __all__ = [
     "OPERATIONS",
@@ -16,6 +17,10 @@ __all__ = [
     "fixed",
     "insert_sessions",
     "notes",
+    "on_postgres",
+    "on_sqlite",
+    "outside",
+    "path_of",
     "query",
     "replica",
     "running",

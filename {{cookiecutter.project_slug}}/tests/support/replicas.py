@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import count
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from fastapi import FastAPI
+from sqlalchemy import URL
 
 from app.cron.clock import Clock, RandomSource
 from app.cron.database import Database
@@ -19,6 +19,7 @@ from app.cron.scheduler import Scheduler
 from app.cron.sql_store import SqlStore
 from app.cron.store import StoreUnavailable
 from app.cron.tables import upgrade_tables
+from app.db import database_at
 
 from .chance import fixed
 from .clock import FakeClock, _Timer
@@ -108,14 +109,14 @@ class FaultyStore(SqlStore):
         return [when for name, when in self.asked if name == operation]
 
     async def _ask(
-        self, operation: str, call: Callable[..., Awaitable[Any]], *arguments: Any
+        self, operation: str, call: Callable[..., Awaitable[Any]], *arguments: Any, **options: Any
     ) -> Any:
         self.asked.append((operation, self._clock.monotonic()))
         if seconds := self.seconds_before.get(operation):
             await self._clock.sleep(seconds)
         if operation in self.fails:
             raise self.error
-        answer = await call(*arguments)
+        answer = await call(*arguments, **options)
         if seconds := self.seconds_after.get(operation):
             await self._clock.sleep(seconds)
         if operation in self.loses:
@@ -149,7 +150,7 @@ class Replica:
 @asynccontextmanager
 async def replica(
     clock: FakeClock,
-    folder: Path,
+    url: URL,
     *jobs: Callable[..., Any],
     lease: timedelta = LEASE,
     random: RandomSource | None = None,
@@ -161,11 +162,11 @@ async def replica(
 ) -> AsyncIterator[Replica]:
     """A process with these jobs, for as long as the block; then it ends as by SIGTERM.
 
-    All replicas in one folder share a database. Bodies find `name` in `ctx.state.replica`. `fails`,
+    All replicas with one URL share a database. Bodies find `name` in `ctx.state.replica`. `fails`,
     `loses` and the seconds are the store's from the start, `options` are the Scheduler's.
     """
     own_clock, name = ReplicaClock(clock), f"replica {next(numbers)}"
-    with closing(Database(folder / "app.db")) as database:
+    with closing(database_at(url)) as database:
         await database.write(upgrade_tables)
         store = FaultyStore(database, own_clock, owner=name, lease=lease)
         store.fails, store.loses = fails, loses

@@ -1,4 +1,4 @@
-"""A process that competes with others for the runs of one job: `rival.py DATABASE COUNTER RUNS`.
+"""A process that competes with others for the runs of one job: `rival.py URL COUNTER RUNS`.
 
 It waits until its input ends. Then two stores, each as a process would have it, make the tables,
 and claim as fast as they can until the job has had so many runs. Each run reads the number in the
@@ -12,11 +12,13 @@ from datetime import datetime, timedelta
 from os import getpid
 from pathlib import Path
 
+from sqlalchemy import make_url
+
 from app.cron.clock import SystemClock
-from app.cron.database import Database
 from app.cron.sql_store import SqlStore
 from app.cron.store import Claim, Finish, Registration
 from app.cron.tables import upgrade_tables
+from app.db import database_at
 
 
 def at_once(now: datetime, _: datetime | None = None) -> datetime:
@@ -34,9 +36,9 @@ def write(counter: Path, count: int) -> None:
     counter.write_text(f"{count}")
 
 
-async def compete(path: Path, counter: Path, runs: int, owner: str) -> None:
+async def compete(url: str, counter: Path, runs: int, owner: str) -> None:
     """Claim and run until there have been enough."""
-    with closing(Database(path)) as database:
+    with closing(database_at(make_url(url))) as database:
         await database.write(upgrade_tables)
         store = SqlStore(database, SystemClock(), owner=owner, lease=timedelta(seconds=60))
         [look] = await store.register([Registration("tick", at_once, at_once, steady=True)])
@@ -53,9 +55,9 @@ async def compete(path: Path, counter: Path, runs: int, owner: str) -> None:
 
 async def main() -> None:
     """Both stores, at the same time."""
-    path, counter, runs = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    url, counter, runs = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     owners = (f"{getpid()}-{each}" for each in "ab")
-    await asyncio.gather(*(compete(path, counter, runs, owner) for owner in owners))
+    await asyncio.gather(*(compete(url, counter, runs, owner) for owner in owners))
 
 
 if __name__ == "__main__":

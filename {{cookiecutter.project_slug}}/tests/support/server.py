@@ -1,6 +1,5 @@
 """An app that is served in this process: how to talk to it, and to see what it has done."""
 
-import sqlite3
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager, closing
 from datetime import datetime
@@ -12,8 +11,7 @@ from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient
 
 from app.cron.clock import SystemClock
-from app.cron.database import Database
-from app.db import upgrade_schema
+from app.db import database_at, upgrade_schema
 from app.sessions import sessions
 from app.settings import Settings
 
@@ -44,12 +42,6 @@ async def serving(app: FastAPI, clock: FakeClock) -> AsyncIterator[AsyncClient]:
         yield client
 
 
-def query(settings: Settings, statement: str) -> list[tuple[Any, ...]]:
-    """Ask the database file, from outside the app."""
-    with closing(sqlite3.connect(settings.database_path, isolation_level=None)) as database:
-        return database.execute(statement).fetchall()
-
-
 async def insert_sessions(settings: Settings, counts: dict[str, int], expires_at: datetime) -> None:
     """Give each user so many sessions, in a database that is made where there is none."""
     rows = [
@@ -57,7 +49,7 @@ async def insert_sessions(settings: Settings, counts: dict[str, int], expires_at
         for user, count in counts.items()
         for _ in range(count)
     ]
-    with closing(Database(settings.database_path)) as database:
+    with closing(database_at(settings.url)) as database:
         await upgrade_schema(database, SystemClock())
         await database.write(lambda connection: connection.execute(sessions.insert(), rows))
 

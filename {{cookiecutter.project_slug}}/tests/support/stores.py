@@ -1,11 +1,10 @@
 """Stores in a test: jobs to put into them, what a process says to them, and what is in the file."""
 
 import os
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -17,9 +16,9 @@ from app.cron.clock import Clock
 from app.cron.database import Database
 from app.cron.sql_store import SqlStore
 from app.cron.store import Claim, Claimed, Finish, Look, Outcome, Registration, Store
-from app.cron.tables import upgrade_tables
 
 from .clock import FakeClock
+from .databases import Subject, url_of
 from .process import REAL_SECONDS_MAX, SERVICE
 
 INTERVAL = timedelta(minutes=5)
@@ -27,8 +26,6 @@ LEASE = timedelta(seconds=30)
 NOW = timedelta(0)
 
 RIVAL = Path(__file__).with_name("rival.py")
-
-TABLES = ("cron_schema", "cron_job", "cron_run", "cron_process")
 
 
 # What a process says to a store
@@ -131,29 +128,11 @@ LOSSES = [end_it, take_it, claim_it_anew, forget_and_take_it]
 # Stores in a database
 
 
-@contextmanager
-def cron_database(path: Path) -> Iterator[Database]:
-    """A database that has the engine's tables."""
-    with closing(Database(path)) as database:
-        database.check()
-        database.write_here(upgrade_tables)
-        yield database
-
-
 def sql_store(
     database: Database, clock: Clock, owner: str = "one", lease: timedelta = LEASE
 ) -> SqlStore:
     """A process's store. Another owner on the same database is another process."""
     return SqlStore(database, clock, owner=owner, lease=lease)
-
-
-def contents(path: Path) -> dict[str, list[tuple[Any, ...]]]:
-    """All rows of the engine's tables, as another process would read them."""
-    with closing(sqlite3.connect(path)) as other:
-        return {
-            table: other.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall()  # noqa: S608 -- a name of ours
-            for table in TABLES
-        }
 
 
 @contextmanager
@@ -171,14 +150,15 @@ def on_each_statement(database: Database, call: Callable[[str], object]) -> Iter
         event.remove(engine, "after_cursor_execute", after_statement)
 
 
-def compete(path: Path, counter: Path, *, processes: int, runs: int) -> None:
+def compete(subject: Subject, counter: Path, *, processes: int, runs: int) -> None:
     """Let so many processes, which begin at the same moment, compete for the runs of one job.
 
     What each does, and what the counter counts, says `rival.py`. It fails if one of them does.
     """
+    url = url_of(subject).render_as_string(hide_password=False)
     rivals = [
         subprocess.Popen(  # noqa: S603 -- our own command
-            [sys.executable, "-P", RIVAL, path, counter, f"{runs}"],
+            [sys.executable, "-P", RIVAL, url, counter, f"{runs}"],
             env={**os.environ, "PYTHONPATH": str(SERVICE)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -6,17 +6,16 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing
 from datetime import timedelta
-from pathlib import Path
 from typing import Annotated
 
 import pytest
 from fastapi import Depends, FastAPI
 from fastapi.concurrency import run_in_threadpool
 from httpx2 import ASGITransport, AsyncClient
-from sqlalchemy import text
+from sqlalchemy import URL, text
 
-from app.cron.database import Database
 from app.cron.threads import DaemonThreads
+from app.db import database_at
 from support import FakeClock
 
 Call = Callable[..., Coroutine[None, None, object]]
@@ -212,14 +211,14 @@ async def test_a_thread_at_a_gate_does_not_hold_time(clock: FakeClock) -> None:
     await task
 
 
-async def test_calls_of_the_database_end_before_time_moves_on(
-    clock: FakeClock, tmp_path: Path
-) -> None:
+async def test_calls_of_the_database_end_before_time_moves_on(clock: FakeClock, url: URL) -> None:
     """Its writer and its readers are threads of ours."""
     ends: list[tuple[int | None, float]] = []
 
     async def body() -> None:
-        await database.write(lambda connection: connection.execute(text("CREATE TABLE t (x)")))
+        await database.write(
+            lambda connection: connection.execute(text("CREATE TABLE t (x INTEGER)"))
+        )
         for _ in range(3):
             await clock.sleep(1)
             await database.write(
@@ -230,7 +229,7 @@ async def test_calls_of_the_database_end_before_time_moves_on(
             )
             ends.append((count, clock.monotonic()))
 
-    with closing(Database(tmp_path / "app.db")) as database:
+    with closing(database_at(url)) as database:
         task = asyncio.create_task(body())
         await clock.advance(seconds=10)
         assert ends == [(1, 1), (2, 2), (3, 3)]

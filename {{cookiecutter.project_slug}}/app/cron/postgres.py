@@ -1,0 +1,123 @@
+"""Postgres as the database: for the processes of any number of machines."""
+
+from collections.abc import Callable
+
+from sqlalchemy import URL, Connection, create_engine, event
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+
+from .database import READERS, Database, DatabaseError, reason_of
+from .threads import DaemonThreads
+
+# Writes that are not urgent, in so many threads. With the readers and one thread each for what is
+# urgent, a process has at most eight connections, and one for each `def` job that reads.
+WRITERS = 2
+
+# How long a statement waits for a lock. What is locked for longer is tried again later.
+LOCK_SECONDS = 5
+
+# A transaction that is silent for so long is ended by the server: it may belong to a process that
+# is frozen, or cut off, and nobody else could claim the job that it has locked.
+IDLE_SECONDS = 10
+
+# How a connection notices that the other side is gone. libpq alone would wait for hours.
+CONNECT = {
+    "connect_timeout": "5",
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+}
+
+# What asyncpg calls an option that libpq calls otherwise.
+LIBPQ_NAMES = {"ssl": "sslmode"}
+
+# What is said where no connection is made: by the server, or by our side of TLS. All of it is for
+# people to mend, such as a password, but for what a server says that takes no more of them yet.
+REFUSED = ("FATAL", "but SSL was required", "certificate")
+BUSY = ("starting up", "shutting down", "recovery", "too many", "connection slots")
+
+# For one transaction: a pooler between us and the server may give the session to others.
+LIMIT = "SELECT set_config('{}', '{}', true)"
+
+
+class PostgresDatabase(Database):
+    """A Postgres server's database, by a URL such as postgresql://user:password@host/name.
+
+    The forms of other drivers are understood: postgres://, and postgresql+asyncpg://. What is
+    urgent has a thread and a connection of its own, so it waits for no job's or endpoint's write.
+    """
+
+    def __init__(self, url: URL) -> None:
+        url = as_psycopg(url)
+        engine = create_engine(
+            url,
+            pool_size=WRITERS + READERS + 2,
+            max_overflow=-1,  # the threads are the limit, and a `def` job has one of its own
+            pool_pre_ping=True,  # a server that was restarted is no error, if it is there again
+            connect_args={
+                # A pooler may give each transaction another session, which knows no statements.
+                "prepare_threshold": None,
+                **{key: value for key, value in CONNECT.items() if key not in url.query},
+            },
+        )
+        event.listen(engine, "begin", _limit_waits)
+        write_engine = engine.execution_options(isolation_level="READ COMMITTED")
+        event.listen(write_engine, "begin", _limit_silence)
+        writer = DaemonThreads(WRITERS, "database-writer")
+        urgent_writer = DaemonThreads(1, "database-urgent-writer")
+        host = url.host or url.query.get("host", "local socket")
+        port = f":{url.port}" if url.port else ""
+        super().__init__(
+            f"Postgres {host}{port}/{url.database}",
+            url,
+            # One snapshot for all statements of a read, as on SQLite.
+            read_engine=engine.execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
+            ),
+            write_engine=write_engine,
+            writer=writer,
+            urgent_writer=urgent_writer,
+            threads=[writer, urgent_writer],
+        )
+
+    def check(self, look: Callable[[Connection], object] = lambda _: None) -> None:
+        """Connect, and look. Raises DatabaseError if the server does not let us in, or if `look`
+        does. A server that does not answer yet passes: who uses it may wait for it."""
+        try:
+            self.read_here(look)
+        except OperationalError as error:
+            if not self.may_be_waited_for(error):
+                self.close()
+                raise DatabaseError(f"{self.name}: {reason_of(error)}") from error
+        except (SQLAlchemyError, DatabaseError) as error:
+            self.close()
+            raise DatabaseError(f"{self.name}: {reason_of(error)}") from error
+
+    def may_be_waited_for(self, error: OperationalError) -> bool:
+        """True unless one side has refused the other, for a reason that people must mend."""
+        reason = reason_of(error)
+        refused = any(word in reason for word in REFUSED)
+        return not refused or any(word in reason for word in BUSY)
+
+
+def as_psycopg(url: URL) -> URL:
+    """The URL for psycopg, which serves sync and async engines alike."""
+    query = {LIBPQ_NAMES.get(name, name): value for name, value in url.query.items()}
+    return url.set(drivername="postgresql+psycopg", query=query)
+
+
+def limit_statements(connection: Connection, seconds: float) -> None:
+    """Let no statement of this transaction take longer."""
+    _limit(connection, "statement_timeout", seconds)
+
+
+def _limit_waits(connection: Connection) -> None:
+    _limit(connection, "lock_timeout", LOCK_SECONDS)
+
+
+def _limit_silence(connection: Connection) -> None:
+    _limit(connection, "idle_in_transaction_session_timeout", IDLE_SECONDS)
+
+
+def _limit(connection: Connection, name: str, seconds: float) -> None:
+    connection.exec_driver_sql(LIMIT.format(name, f"{round(seconds * 1_000)}ms"))

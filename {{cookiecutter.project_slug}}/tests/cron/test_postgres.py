@@ -1,0 +1,476 @@
+"""What Postgres alone has: several transactions at the same time, on real connections, a server
+that may be gone, and a clock that all machines share."""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+import time_machine
+from sqlalchemy import URL, Connection, event, make_url, text
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from app.cron.clock import SystemClock
+from app.cron.database import Database, DatabaseError
+from app.cron.fence import LeaseLost, WriteTooLong
+from app.cron.lock import lock_rows
+from app.cron.postgres import WRITERS, PostgresDatabase, as_psycopg
+from app.cron.records import Records
+from app.cron.store import StoreUnavailable
+from app.cron.tables import lock_schema, upgrade_tables
+from app.db import database_at
+from support import FakeClock, on_postgres, query
+from support.counts import create, increment, read_count
+from support.databases import contents, disconnect
+from support.stores import LEASE, NOW, after, claim, first_in, look_at, ok, sql_store
+
+# After so much real time something is stuck, and the test fails.
+REAL_SECONDS_MAX = 30.0
+
+SECOND = timedelta(seconds=1)
+DAY = timedelta(days=1)
+
+pytestmark = on_postgres
+
+
+@contextmanager
+def transaction(database: Database, statement: str) -> Iterator[Connection]:
+    """Another process's transaction, which has made the statement. The block may commit it."""
+    with database._write_engine.connect() as connection:
+        connection.exec_driver_sql(statement)
+        yield connection
+
+
+@asynccontextmanager
+async def waiting(task: asyncio.Task[Any], database: Database) -> AsyncIterator[None]:
+    """In the block, the task's transaction waits for a lock; after it, the task has ended."""
+    waits = (
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    deadline = time.monotonic() + REAL_SECONDS_MAX
+    while await asyncio.to_thread(query, database, waits) == [(0,)]:
+        assert not task.done(), "it did not wait"
+        assert time.monotonic() < deadline
+    yield
+    await asyncio.wait([task], timeout=REAL_SECONDS_MAX)
+    assert task.done()
+
+
+# Claims
+
+
+async def test_a_claim_waits_for_no_job_that_another_has_locked(
+    database: Database, clock: FakeClock
+) -> None:
+    """It may be claiming it. The others are had at once."""
+    store = sql_store(database, clock)
+    await store.register([first_in(NOW), first_in(NOW, "other")])
+    with transaction(database, "UPDATE cron_job SET paused = paused WHERE name = 'tick'"):
+        claimed = await store.claim([after(0), after(0, "other")])
+    assert [run.name for run in claimed] == ["other"]
+
+
+@contextmanager
+def before_locking(
+    database: Database, act: Callable[[Database], Coroutine[Any, Any, object]]
+) -> Iterator[None]:
+    """In the block, another process does something right before a claim locks its rows."""
+
+    def before(_: Any, __: Any, statement: str, *___: Any) -> None:
+        if "SKIP LOCKED" in statement:
+            with closing(database_at(database.url)) as elsewhere:
+                asyncio.run(act(elsewhere))
+
+    engine = database._write_engine
+    event.listen(engine, "before_cursor_execute", before)
+    try:
+        yield
+    finally:
+        event.remove(engine, "before_cursor_execute", before)
+
+
+async def test_a_claim_does_not_take_what_was_claimed_meanwhile(
+    database: Database, clock: FakeClock
+) -> None:
+    """Though it was free when the transaction began."""
+    store = sql_store(database, clock)
+    await store.register([first_in(NOW)])
+    rival = partial(sql_store, clock=clock, owner="two")
+    with before_locking(database, lambda elsewhere: rival(elsewhere).claim([after(0)])):
+        assert await store.claim([after(0)]) == []
+    [run] = await store.history("tick")
+    assert run.owner == "two"
+
+
+async def test_a_claim_does_not_take_a_lease_that_is_renewed_meanwhile(database: Database) -> None:
+    """The clock is read when the rows are locked: by an earlier one, the lease would be longer than
+    its owner can have meant, as if the clock had been set back."""
+    one, two = (sql_store(database, SystemClock(), owner) for owner in ("one", "two"))
+    await one.register([first_in(NOW)])
+    run = await claim(two, delay=NOW)
+    rival = partial(sql_store, clock=SystemClock(), owner="two")
+    with before_locking(database, lambda elsewhere: rival(elsewhere).heartbeat([run])):
+        assert await one.claim([after(1)]) == []
+
+
+def test_rows_are_locked_in_one_order(database: Database) -> None:
+    """Or two processes that end or renew the same runs would wait for each other, for ever: who
+    waits for the first name has none of the others yet."""
+    names = [f"job {number:02}" for number in range(20)]
+    insert = text("INSERT INTO cron_job (name, next_run_at) VALUES (:name, 0)")
+    database.write_here(lambda it: it.execute(insert, [{"name": name} for name in names]))
+
+    async def try_it() -> list[tuple[Any, ...]]:
+        with transaction(
+            database, "SELECT FROM cron_job WHERE name = 'job 00' FOR UPDATE"
+        ) as first:
+            task = asyncio.create_task(database.write(lambda it: lock_rows(it, names)))
+            async with waiting(task, database):
+                free = await asyncio.to_thread(
+                    query, database, "SELECT name FROM cron_job FOR UPDATE SKIP LOCKED"
+                )
+                first.rollback()
+            assert await task == set(names)
+            return free
+
+    assert asyncio.run(try_it()) == [(name,) for name in names[1:]]
+
+
+# Ends and heartbeats that meet a claim
+
+CLAIM = "UPDATE cron_job SET run_no = run_no + 1, owner = 'two' WHERE name = 'tick'"
+
+
+async def test_an_end_waits_for_a_claim_and_is_lost(database: Database, clock: FakeClock) -> None:
+    """The row is that of the newer run, to the letter."""
+    store = sql_store(database, clock)
+    await store.register([first_in(NOW)])
+    run = await claim(store)
+    with transaction(database, CLAIM) as other:
+        task = asyncio.create_task(store.finish([ok(run)]))
+        async with waiting(task, database):
+            other.commit()
+            before = await asyncio.to_thread(contents, database)
+    assert (await task)[1] == {"tick"}
+    assert contents(database) == before
+
+
+async def test_a_heartbeat_waits_for_a_claim_and_is_lost(
+    database: Database, clock: FakeClock
+) -> None:
+    """The newer run's lease is not its to renew."""
+    store = sql_store(database, clock)
+    await store.register([first_in(NOW)])
+    run = await claim(store)
+    with transaction(database, CLAIM) as other:
+        task = asyncio.create_task(store.heartbeat([run]))
+        async with waiting(task, database):
+            other.commit()
+            before = await asyncio.to_thread(contents, database)
+    assert await task == {"tick"}
+    assert contents(database) == before
+
+
+async def test_a_job_is_not_forgotten_while_another_claims_it(
+    database: Database, clock: FakeClock
+) -> None:
+    """The claim goes first; then it is held."""
+    store = sql_store(database, clock)
+    await store.register([first_in(NOW)])
+    held = "UPDATE cron_job SET owner = 'two', lease_seconds = 30, lease_until = 1767225630000000"
+    with transaction(database, held) as other:
+        task = asyncio.create_task(store.forget("tick"))
+        async with waiting(task, database):
+            other.commit()
+    assert await task is False
+    assert (await look_at(store)).held_for == LEASE
+
+
+# Rows that others make or change
+
+
+async def test_a_row_that_two_make_is_as_the_first_has_made_it(
+    database: Database, clock: FakeClock
+) -> None:
+    """Both have seen that there is none. The second changes nothing."""
+    store = sql_store(database, clock)
+    made = "INSERT INTO cron_job (name, next_run_at, run_no) VALUES ('tick', 1767225600000000, 7)"
+    with transaction(database, made) as other:
+        task = asyncio.create_task(store.register([first_in(DAY / 2)]))
+        async with waiting(task, database):
+            other.commit()
+    [look] = await task
+    assert (look.delay, look.run_no) == (NOW, 7)
+
+
+async def test_a_due_time_is_not_corrected_while_another_claims_the_job(
+    database: Database, clock: FakeClock
+) -> None:
+    """The next look will see what has become of it."""
+    store = sql_store(database, clock)
+    await store.register([first_in(NOW)])
+    await claim(store, delay=2 * DAY)  # later than the schedule can mean
+    with transaction(database, "UPDATE cron_job SET paused = paused"):
+        [look] = await store.register([first_in(NOW)])
+    assert look.delay == 2 * DAY
+    [look] = await store.register([first_in(NOW)])
+    assert look.delay == DAY
+
+
+# The fence
+
+
+async def test_a_heartbeat_passes_while_a_run_writes(database: Database, clock: FakeClock) -> None:
+    """The fence is the last statement: it locks the job's row for no longer than it must."""
+    store = sql_store(database, clock)
+    await store.register([first_in(NOW)])
+    run, gate, written = await claim(store), threading.Event(), threading.Event()
+
+    def write(connection: Connection) -> None:
+        create(connection)
+        written.set()
+        gate.wait(REAL_SECONDS_MAX)
+
+    fence = store.fence(run)
+    writing = asyncio.create_task(fence.write(write))
+    await asyncio.to_thread(written.wait, REAL_SECONDS_MAX)
+    assert await store.heartbeat([run]) == set()
+    gate.set()
+    await writing
+    assert query(database, "SELECT count FROM counts") == [(0,)]
+
+
+async def test_a_claim_during_a_write_makes_it_a_stale_one(
+    database: Database, clock: FakeClock
+) -> None:
+    """Nothing of it is committed: the fence comes after what was written."""
+    store = sql_store(database, clock)
+    await store.register([first_in(NOW)])
+    run = await claim(store)
+
+    def write(connection: Connection) -> None:
+        create(connection)
+        with transaction(database, CLAIM) as other:
+            other.commit()
+
+    with pytest.raises(LeaseLost):
+        await store.fence(run).write(write)
+    assert query(database, "SELECT to_regclass('counts')") == [(None,)]
+
+
+async def test_between_the_fence_and_the_commit_no_run_begins(
+    database: Database, clock: FakeClock
+) -> None:
+    """The claim passes the job by."""
+    one, two = (sql_store(database, clock, owner) for owner in ("one", "two"))
+    await one.register([first_in(NOW)])
+    await two.register([first_in(NOW)])
+    run = await claim(one, delay=NOW)
+    with database._write_engine.connect() as connection:
+        one.fence(run).check(connection)
+        await clock.advance(LEASE)
+        assert await two.claim([after(1)]) == []
+        connection.commit()
+    assert len(await two.claim([after(1)])) == 1
+
+
+async def test_a_statement_beyond_the_budget_is_interrupted(database: Database) -> None:
+    """After a sixth of the lease, by the server; nothing stays of the write."""
+    store = sql_store(database, SystemClock(), lease=3 * SECOND)
+    await store.register([first_in(NOW)])
+
+    def write(connection: Connection) -> None:
+        create(connection)
+        connection.exec_driver_sql("SELECT pg_sleep(60)")
+
+    with pytest.raises(WriteTooLong, match=r"wrote for 0\.\d s in one transaction: at most 0\.5 s"):
+        await store.fence(await claim(store)).write(write)
+    assert query(database, "SELECT to_regclass('counts')") == [(None,)]
+
+
+# The clock
+
+
+async def test_the_clock_that_counts_is_the_servers(database: Database) -> None:
+    """What this machine thinks of the time changes nothing, in reads and in writes."""
+    store, real = sql_store(database, SystemClock()), datetime.now(UTC)
+    with time_machine.travel(real + timedelta(hours=1)):
+        assert abs(await store.now() - real) < timedelta(minutes=1)
+        await store.register([first_in(NOW)])
+        run = await claim(store)
+        assert abs(run.started_at - real) < timedelta(minutes=1)
+        assert (await look_at(store)).held_for <= LEASE
+
+
+async def test_time_goes_on_within_a_transaction(database: Database) -> None:
+    """It may have waited for a lock: the moment at which it began means nothing."""
+    records = Records(database, SystemClock())
+    first, second = database.write_here(lambda it: (records._now(it), records._now(it)))
+    assert first < second
+
+
+# Limits
+
+
+def test_a_write_waits_for_a_lock_in_vain(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for ever; it may be tried again."""
+    monkeypatch.setattr("app.cron.postgres.LOCK_SECONDS", 0.05)
+    database.write_here(create)
+    with transaction(database, "LOCK TABLE counts"):
+        with pytest.raises(OperationalError, match="lock timeout") as error:
+            database.write_here(increment)
+        assert database.may_be_waited_for(error.value)
+    database.write_here(increment)
+
+
+async def test_who_is_frozen_in_a_claim_keeps_the_job_for_some_seconds_only(
+    database: Database, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the server ends its session: nothing was claimed, and another process claims it."""
+    store = sql_store(database, clock)
+    await store.register([first_in(NOW)])
+    monkeypatch.setattr("app.cron.postgres.IDLE_SECONDS", 0.05)
+    with transaction(database, CLAIM) as frozen:
+        deadline = time.monotonic() + REAL_SECONDS_MAX
+        while not (claimed := await store.claim([after(0)])):
+            assert time.monotonic() < deadline
+        assert [run.run_no for run in claimed] == [1]
+        with pytest.raises(DBAPIError, match="idle-in-transaction"):
+            frozen.exec_driver_sql("SELECT 1")
+
+
+async def test_an_urgent_write_waits_for_no_other(database: Database) -> None:
+    """It has a connection of its own."""
+    gate = threading.Event()
+    others = [
+        asyncio.create_task(database.write(lambda _: gate.wait(REAL_SECONDS_MAX)))
+        for _ in range(WRITERS)
+    ]
+    await asyncio.sleep(0)
+    assert await database.write(lambda _: "urgent", urgent=True) == "urgent"
+    assert not any(other.done() for other in others)
+    gate.set()
+    await asyncio.gather(*others)
+
+
+# A server that goes, and comes back
+
+
+async def test_after_a_restart_of_the_server_all_is_well(database: Database) -> None:
+    """The connections that it has closed are noticed before they are used."""
+    database.write_here(create)
+    database.read_here(read_count)
+    disconnect(database)
+    database.write_here(increment)
+    assert database.read_here(read_count) == 1
+
+
+async def test_a_write_that_loses_its_connection_is_an_outage(
+    database: Database, clock: FakeClock
+) -> None:
+    """It says why in a line, and nothing of it is done."""
+    store = sql_store(database, clock)
+    await store.register([first_in(NOW)])
+
+    def lose(_: Any, __: Any, statement: str, *___: Any) -> None:
+        if statement.strip().startswith("INSERT INTO cron_run") or "cron_run (name" in statement:
+            disconnect(database)
+
+    event.listen(database._write_engine, "before_cursor_execute", lose)
+    with pytest.raises(StoreUnavailable) as error:
+        await store.claim([after(0)])
+    assert "\n" not in str(error.value)
+    event.remove(database._write_engine, "before_cursor_execute", lose)
+    assert len(await store.claim([after(0)])) == 1
+
+
+def test_tables_are_made_by_one_at_a_time(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where there is no table yet that could be locked."""
+    monkeypatch.setattr("app.cron.postgres.LOCK_SECONDS", 0.05)
+    with database._write_engine.connect() as other:
+        lock_schema(other)
+        with pytest.raises(OperationalError) as error:
+            database.write_here(upgrade_tables)
+    assert database.may_be_waited_for(error.value)
+    database.write_here(upgrade_tables)
+
+
+# The URL
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "postgres://someone:secret@host:5433/name?sslmode=require",
+        "postgresql://someone:secret@host:5433/name?sslmode=require",
+        "postgresql+psycopg://someone:secret@host:5433/name?sslmode=require",
+        "postgresql+asyncpg://someone:secret@host:5433/name?ssl=require",
+    ],
+)
+def test_the_forms_of_a_url_mean_the_same(url: URL, given: str) -> None:
+    """As platforms give them, and as other drivers call the options. No name has the password."""
+    database = PostgresDatabase(make_url(given))
+    assert database.url == make_url(
+        "postgresql+psycopg://someone:secret@host:5433/name?sslmode=require"
+    )
+    assert database.name == "Postgres host:5433/name"
+    database.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda url: url.set(database="nothing"), id="no such database"),
+        pytest.param(lambda url: url.set(username="nobody"), id="no such user"),
+    ],
+)
+def test_a_server_that_refuses_is_told_in_a_line(url: URL, change: Callable[[URL], URL]) -> None:
+    """Which one, and why; the database is closed."""
+    database = PostgresDatabase(change(url).set(password="secret"))  # noqa: S106 -- no real one
+    with pytest.raises(DatabaseError) as error:
+        database.check()
+    line = str(error.value)
+    assert line.startswith(f"Postgres {url.host}:{url.port}/")
+    assert "does not exist" in line
+    assert "secret" not in line
+    assert "\n" not in line
+    with pytest.raises(RuntimeError, match="is closed"):
+        database.read_here(read_count)
+
+
+def test_a_server_that_does_not_answer_is_waited_for(url: URL) -> None:
+    """It may be starting: the check passes, and a write says that it may be tried again."""
+    with closing(PostgresDatabase(as_psycopg(url).set(port=1))) as database:
+        database.check()
+        with pytest.raises(OperationalError) as error:
+            database.write_here(create)
+        assert database.may_be_waited_for(error.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "may"),
+    [
+        ('FATAL:  password authentication failed for user "app"', False),
+        ('FATAL:  database "app" does not exist', False),
+        ("FATAL:  the database system is starting up", True),
+        ("FATAL:  the database system is shutting down", True),
+        ("FATAL:  the database system is in recovery mode", True),
+        ("FATAL:  sorry, too many clients already", True),
+        ("FATAL:  remaining connection slots are reserved for roles", True),
+        ("connection refused", True),
+        ("canceling statement due to lock timeout", True),
+    ],
+)
+def test_what_may_be_waited_for(database: Database, words: str, may: bool) -> None:
+    """Not what people must mend."""
+    assert database.may_be_waited_for(OperationalError("", None, Exception(words))) == may

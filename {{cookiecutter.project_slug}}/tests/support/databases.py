@@ -1,0 +1,151 @@
+"""Databases in a test: a new one for it, on SQLite and on Postgres, and a look from outside."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+from sqlalchemy import URL, Connection, create_engine, inspect, make_url, text
+from sqlalchemy.pool import NullPool
+
+from app.cron.database import Database
+from app.cron.tables import lock_schema, upgrade_tables
+from app.db import database_at
+
+from .postgres import postgres_database
+
+TABLES = ("cron_schema", "cron_job", "cron_run", "cron_process")
+
+on_sqlite = pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+"""For a test of what only SQLite has. The others run on both databases."""
+
+on_postgres = pytest.mark.parametrize("url", ["postgres"], indirect=True)
+"""For a test of what only Postgres has."""
+
+
+@contextmanager
+def new_url(request: pytest.FixtureRequest) -> Iterator[URL]:
+    """Where a new database of the kind is that the fixture has as its parameter."""
+    if request.param == "sqlite":
+        yield make_url(f"sqlite:///{request.getfixturevalue('tmp_path')}/app.db")
+    else:
+        with postgres_database(request.getfixturevalue("postgres")) as url:
+            yield url
+
+
+class HasUrl(Protocol):
+    """A Database, or the Settings."""
+
+    @property
+    def url(self) -> URL:
+        """Where the database is."""
+
+
+Subject = HasUrl | URL
+
+
+def url_of(subject: Subject) -> URL:
+    """Where the database is."""
+    return subject if isinstance(subject, URL) else subject.url
+
+
+@contextmanager
+def cron_database(url: URL) -> Iterator[Database]:
+    """A database that has the engine's tables."""
+    with closing(database_at(url)) as database:
+        database.check()
+        database.write_here(upgrade_tables)
+        yield database
+
+
+@contextmanager
+def outside(subject: Subject) -> Iterator[Connection]:
+    """A connection as another program would have it. Each statement is a transaction of its own."""
+    engine = create_engine(url_of(subject), poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        yield connection
+
+
+def query(subject: Subject, statement: str) -> list[tuple[Any, ...]]:
+    """Ask the database, from outside the app."""
+    with outside(subject) as connection:
+        result = connection.execute(text(statement))
+        return [tuple(row) for row in result] if result.returns_rows else []
+
+
+@contextmanager
+def locked(subject: Subject, *, to_readers: bool = False) -> Iterator[Connection]:
+    """In the block, another program has all tables to itself, in a transaction that its `rollback`
+    ends. Others cannot write, nor read if they are locked `to_readers` too.
+
+    On SQLite only a file that is not in WAL mode yet can be locked to readers.
+    """
+    engine = create_engine(url_of(subject), poolclass=NullPool)
+    with engine.connect() as connection:
+        if engine.name == "sqlite":
+            connection.exec_driver_sql("BEGIN EXCLUSIVE" if to_readers else "BEGIN IMMEDIATE")
+        else:
+            # Who waits for it without a limit of his own does so for ever, and so would the test.
+            connection.exec_driver_sql("SET idle_in_transaction_session_timeout = '20s'")
+            lock_schema(connection)
+            mode = "ACCESS EXCLUSIVE" if to_readers else "EXCLUSIVE"
+            for table in inspect(connection).get_table_names():
+                connection.exec_driver_sql(f"LOCK TABLE {table} IN {mode} MODE")
+        yield connection
+
+
+def disconnect(subject: Subject) -> None:
+    """End all connections to a Postgres database, as a restart of its server does."""
+    ask_server(
+        subject,
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{name}'",
+    )
+
+
+@contextmanager
+def shut(subject: Subject) -> Iterator[None]:
+    """In the block, a Postgres database lets nobody in, and who was in it is out."""
+    ask_server(subject, "ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    try:
+        disconnect(subject)
+        yield
+    finally:
+        ask_server(subject, "ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+
+def ask_server(subject: Subject, statement: str) -> None:
+    """Tell a Postgres server, from outside the database, something about `{name}`, which is it."""
+    url = url_of(subject)
+    query(url.set(database="template1"), statement.format(name=url.database))
+
+
+def contents(subject: Subject) -> dict[str, list[tuple[Any, ...]]]:
+    """All rows of the engine's tables, as another process would read them."""
+    return {table: query(subject, f"SELECT * FROM {table} ORDER BY 1, 2") for table in TABLES}  # noqa: S608 -- a name of ours
+
+
+def name_of(subject: Subject) -> str:
+    """How the app names the database to people."""
+    url = url_of(subject)
+    if url.get_backend_name() == "sqlite":
+        return f"SQLite {path_of(url)}"
+    return f"Postgres {url.host}{f':{url.port}' if url.port else ''}/{url.database}"
+
+
+def path_of(subject: Subject) -> Path:
+    """The file of a SQLite database."""
+    return Path(str(url_of(subject).database))
+
+
+def schema(subject: Subject) -> dict[str, list[str]]:
+    """What the database consists of: the tables with their columns, and the indexes."""
+    with outside(subject) as connection:
+        inspector = inspect(connection)
+        return {
+            table: [
+                *(f"{each['name']} {each['type']!r}" for each in inspector.get_columns(table)),
+                *(str(each["name"]) for each in inspector.get_indexes(table)),
+            ]
+            for table in inspector.get_table_names()
+        }
