@@ -2,6 +2,7 @@
 # `make PYTHON=/some/python3.12 test` uses that interpreter.
 
 SERVICE := {{cookiecutter.project_slug}}
+PEERS := benchmarks/compare/requirements
 
 # The first interpreter that really runs, can make venvs and is supported, with its version.
 PYENV_ROOT ?= $(HOME)/.pyenv
@@ -15,7 +16,7 @@ override PYTHON = $(or $(firstword $(FOUND)),$(error No Python 3.11 to 3.14 with
 	install one, or name it: make PYTHON=path))
 INSTALLED = .venv/installed-with-python-$(lastword $(FOUND))
 
-.PHONY: demo test mutants chaos lock clean
+.PHONY: demo test mutants chaos compare lock clean
 
 demo: $(INSTALLED)
 	@.venv/bin/python -m tools.demo $(PORT)
@@ -31,6 +32,10 @@ SECONDS = 120
 chaos: $(INSTALLED)
 	@.venv/bin/python -m tools.chaos $(SECONDS)
 
+# Ours, APScheduler 3, fastapi-crons and the plain loop, frozen, killed and stopped: README's table.
+compare: $(INSTALLED)
+	@.venv/bin/python -m benchmarks.compare
+
 $(INSTALLED): requirements-dev.txt
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
@@ -43,6 +48,9 @@ lock:
 	$(MAKE) -C "$(SERVICE)" lock
 	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
 		--no-emit-index-url requirements-dev.in -o requirements-dev.txt
+	for list in apscheduler fastapi-crons; do \
+		uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+			--no-emit-index-url $(PEERS)/$$list.in -o $(PEERS)/$$list.txt || exit; done
 
 clean:
 	rm -rf .venv .cache

@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SERVICE = ROOT / "{{cookiecutter.project_slug}}"
 CACHE = ROOT / ".cache"
-SCRIPTS = ("hooks", "tools", "tests")
+SCRIPTS = ("hooks", "tools", "benchmarks", "tests")
 
 CACHE_SETTINGS = {  # of the checks that run in the service's folder
     "HYPOTHESIS_STORAGE_DIRECTORY": CACHE / "hypothesis",

@@ -37,11 +37,12 @@ from sqlalchemy.exc import OperationalError
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "{{cookiecutter.project_slug}}"))
 
 from app.cron.clock import SystemClock, seeded
-from app.cron.sqlite import SqliteDatabase
+from app.cron.database import Database
 from app.cron.inject import prepare
 from app.cron.moment import to_microseconds
 from app.cron.scheduler import Scheduler
 from app.cron.sql_store import SqlStore
+from app.cron.sqlite import SqliteDatabase
 from app.db import get_database, upgrade_schema
 from app.jobs.expire_sessions import expire_sessions
 from app.sessions import sessions

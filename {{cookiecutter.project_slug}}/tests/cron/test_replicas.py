@@ -208,8 +208,10 @@ HOURLY_ROWS: dict[str, tuple[float, dict[str, Any], float, int]] = {
     "still active, not time": (90, {}, 59, 0),
     "still active, is time": (90, {}, 60, 0),
     "still active, is time, suspended": (90, {"paused": True}, 60, 0),
+    "still active, is time, not past deadline": (90, {"max_late": 5}, 65, 0),
     "still active, is time, past deadline": (90, {"max_late": 5}, 66, 0),
     "still active, long overdue": (900, {}, 600, 0),
+    "still active, long overdue, past deadline": (900, {"max_late": 5}, 600, 0),
 }
 
 
@@ -328,6 +330,26 @@ async def test_a_changed_interval_brings_a_run_forward_at_most(
     assert times(starts)[:2] == [0, start * 60]
 
 
+@pytest.mark.parametrize(
+    ("line", "start"), [("*/5 * * * *", 15), ("59 * * * *", 59), ("30 1 * * *", 60)]
+)
+async def test_a_changed_crontab_brings_a_run_forward_at_most(
+    clock: FakeClock, url: URL, line: str, start: float
+) -> None:
+    """None is due later than the next fire of the new line, and one that fires later begins with
+    the next run.
+
+    After db-scheduler, ScheduleRecurringOnStartupTest, "deterministic schedule change".
+    """
+    starts: Starts = []
+    async with replica(clock, url, tick(starts, crontab("0 * * * *"))):
+        await clock.advance(minutes=10)
+    subject = tick(starts, crontab(line))
+    async with replica(clock, url, subject, look_every=timedelta(hours=1)):
+        await clock.advance(minutes=51)
+    assert times(starts)[:1] == [start * 60]
+
+
 # Crashes
 
 
@@ -401,6 +423,44 @@ async def test_a_process_that_was_stopped_for_longer_than_its_lease_finds_it_los
             ("abandoned", one.name),
             ("ok", two.name),
         ]
+
+
+async def test_a_process_that_was_stopped_between_runs_repeats_none(
+    clock: FakeClock, url: URL
+) -> None:
+    """It has slept over three due times, which another process has had.
+
+    After fastapi-crons, test_distributed_claiming.py, and the pause for which that has no test.
+    """
+    starts: Starts = []
+    subject = tick(starts)
+    async with replica(clock, url, subject) as one, replica(clock, url, subject) as two:
+        await clock.advance(seconds=30)
+        one.freeze()
+        await clock.advance(minutes=3)
+        one.thaw()
+        await clock.advance(seconds=29)
+        assert times(starts) == [0, 60, 120, 180]
+        assert {name for name, _ in starts[1:]} == {two.name}
+
+
+async def test_a_long_run_that_fails_is_tried_again_once(clock: FakeClock, url: URL) -> None:
+    """Longer than a lease: nobody takes it over meanwhile, and the retry comes after its wait.
+
+    After docket, test_redelivery.py, test_retry_with_long_running_task.
+    """
+    starts: Starts = []
+
+    @job(every(hours=1, jitter=0), timeout=None)
+    async def fails_late(ctx: JobContext) -> None:
+        starts.append((ctx.state.replica, ctx.clock.monotonic()))
+        await ctx.clock.sleep(100)
+        if ctx.run_no == 1:
+            raise ValueError
+
+    async with replica(clock, url, fails_late), replica(clock, url, fails_late):
+        await clock.advance(minutes=30)
+        assert times(starts) == [0, 105]
 
 
 # The end of a process

@@ -2,8 +2,9 @@
 
 import asyncio
 import gc
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime, timedelta
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -505,6 +506,29 @@ async def test_a_start_that_fails_leaves_nothing_running(clock: FakeClock, url: 
     assert asyncio.all_tasks() == tasks
 
 
+@pytest.mark.parametrize("turns", range(40))
+async def test_stopped_at_any_moment_it_leaves_nothing(clock: FakeClock, turns: int) -> None:
+    """At each turn of the loop, from before the start until its first runs are under way.
+
+    After River, elector_test.go and periodic_job_enqueuer_test.go, StartStopStress.
+    """
+    jobs = tick([]), tick([], seconds=100, name="slow")
+    app = cron_app(*jobs, clock=clock, store=Gradual(clock))
+
+    async def serve() -> None:
+        async with app.router.lifespan_context(app):
+            await asyncio.Event().wait()
+
+    tasks = asyncio.all_tasks()
+    server = asyncio.create_task(serve())
+    await turns_of_the_loop(turns)
+    server.cancel()
+    await clock.run(asyncio.wait([server]))
+    assert server.cancelled()
+    assert clock.monotonic() <= 5
+    assert asyncio.all_tasks() == tasks
+
+
 @pytest.mark.parametrize(("seconds", "expected"), [(0, 0), (3, 3), (100, 5)])
 async def test_it_waits_for_what_is_running_and_no_longer(
     clock: FakeClock, url: URL, seconds: float, expected: float
@@ -621,3 +645,24 @@ class Hanging(MemoryStore):
         if self.hangs:
             await self.goes_on.wait()
         return await super().look(names)
+
+
+class Gradual(MemoryStore):
+    """A store that takes some turns of the loop before it does something, and then to tell."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock)
+        for operation in OPERATIONS:
+            setattr(self, operation, partial(self._ask, getattr(self, operation)))
+
+    async def _ask(self, call: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+        await turns_of_the_loop(3)
+        answer = await call(*arguments)
+        await turns_of_the_loop(3)
+        return answer
+
+
+async def turns_of_the_loop(count: int) -> None:
+    """Let the others go first so many times."""
+    for _ in range(count):
+        await asyncio.sleep(0)
