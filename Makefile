@@ -16,7 +16,7 @@ override PYTHON = $(or $(firstword $(FOUND)),$(error No Python 3.11 to 3.14 with
 	install one, or name it: make PYTHON=path))
 INSTALLED = .venv/installed-with-python-$(lastword $(FOUND))
 
-.PHONY: demo test mutants chaos compare lock clean
+.PHONY: demo test mutants hunt simulate chaos compare lock clean
 
 demo: $(INSTALLED)
 	@.venv/bin/python -m tools.demo $(PORT)
@@ -27,10 +27,22 @@ test: $(INSTALLED)
 mutants: $(INSTALLED)
 	@.venv/bin/python tools/mutants.py
 
-# Six processes on one file, left alone, then killed, stopped and terminated: SECONDS for each.
-SECONDS = 120
+# Which mutants the simulation sees without any other test, and with how many seeds.
+hunt: $(INSTALLED)
+	@.venv/bin/python -m tools.hunt $(MUTANTS)
+
+# Many replicas and faults on one virtual clock. `make simulate SEED=7` replays one seed and draws it.
+SEEDS = 1000
+FIRST = 0
+simulate: $(INSTALLED)
+	@PYTHONPATH="$(SERVICE):$(SERVICE)/tests" SEEDS=$(SEEDS) FIRST=$(FIRST) SEED=$(SEED) \
+		.venv/bin/python -m simulation
+
+# Six processes on one database, SQLite and then Postgres: left alone, killed, frozen, cut off and
+# so on, for MINUTES in all.
+MINUTES = 10
 chaos: $(INSTALLED)
-	@.venv/bin/python -m tools.chaos $(SECONDS)
+	@.venv/bin/python -m tools.chaos $(MINUTES)
 
 # Ours, APScheduler 3, fastapi-crons and the plain loop, frozen, killed and stopped: README's table.
 compare: $(INSTALLED)

@@ -1,0 +1,1 @@
+"""Many processes, faults and virtual days: the production code under one seeded clock."""

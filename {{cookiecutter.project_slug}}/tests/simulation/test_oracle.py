@@ -1,0 +1,280 @@
+"""The judge is tested against histories made by hand: one that is good, and what makes it bad."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from .history import (
+    Body,
+    Effect,
+    Fault,
+    Healed,
+    JobChanged,
+    Killed,
+    Noted,
+    Problem,
+    Record,
+    Row,
+    RunChanged,
+    Started,
+    Stopped,
+    Stopping,
+    Terms,
+)
+from .ledger import SECOND
+from .oracle import Oracle
+
+MINUTE = 60 * SECOND
+LEASE, PERIOD = 30 * SECOND, 10 * MINUTE
+
+TERMS = {"tick": Terms("quick", PERIOD, 0.5, timeout=PERIOD)}
+
+NEW = Row("tick", 2 * SECOND, None, False, 0, None, None, None, 0)
+
+
+def middle(_: str) -> float:
+    """The chance of these processes: a gap is the interval, a wait for overdue work 5 s."""
+    return 0.5
+
+
+def started(at: int, process: str, **options: Any) -> Started:
+    """A process starts, with one job."""
+    jobs: dict[str, Terms] = options.pop("jobs", TERMS)
+    return Started(at, process, jobs, LEASE, 15 * SECOND, 5 * SECOND, **options)
+
+
+def changed(at: int, by: str, old: Row | None, new: Row | None) -> JobChanged:
+    """The row of the job changes. The database's clock is right."""
+    return JobChanged(at, by, at, old, new)
+
+
+def claimed(at: int, by: str, old: Row, **wrong: Any) -> tuple[Row, list[Record]]:
+    """A run is claimed: the row after it, and the records of it."""
+    new = replace(
+        old,
+        next_run_at=at + PERIOD,
+        requested_at=None,
+        run_no=old.run_no + 1,
+        owner=by,
+        lease_until=at + LEASE,
+        lease_seconds=30,
+    )
+    new = replace(new, **wrong)
+    run = RunChanged(at, by, "tick", new.run_no, old.next_run_at, None, None)
+    return new, [changed(at, by, old, new), run]
+
+
+def body(at: int, what: str, process: str = "p1", run_no: int = 1, detail: str = "") -> Body:
+    """Something becomes of a body."""
+    return Body(at, process, "tick", run_no, what, detail)
+
+
+def ended(at: int, by: str, old: Row, outcome: str = "ok", **other: Any) -> list[Record]:
+    """The end of a run is recorded."""
+    free = replace(old, owner=None, lease_until=None, lease_seconds=None, **other)
+    run = RunChanged(at, by, "tick", old.run_no, 0, None, outcome)
+    return [changed(at, by, old, free), run]
+
+
+MADE: list[Record] = [started(0, "p1"), started(0, "p2"), changed(0, "p1", None, NEW)]
+FIRST, CLAIM = claimed(2 * SECOND, "p1", NEW)
+BEGUN: list[Record] = [*MADE, *CLAIM, body(2 * SECOND, "begun")]
+ENDED: list[Record] = [*BEGUN, body(3 * SECOND, "ended"), *ended(3 * SECOND, "p1", FIRST)]
+FREE = replace(FIRST, owner=None, lease_until=None, lease_seconds=None)
+PAUSED = replace(NEW, paused=True)
+ASKED = replace(FIRST, requested_at=3)
+ASKED_PAUSED = replace(FREE, paused=True, requested_at=5)
+DUE = FIRST.next_run_at
+SECOND_ROW, SECOND_CLAIM = claimed(DUE, "p2", FREE)
+LOST = changed(DUE, "p2", FIRST, SECOND_ROW)
+
+GOOD: dict[str, list[Record]] = {
+    "one run": ENDED,
+    "the next run, elsewhere": [*ENDED, *SECOND_CLAIM, body(DUE, "begun", "p2", 2)],
+    "a killed process": [*BEGUN, Killed(4 * SECOND, "p1")],
+    "a request while it is paused": [
+        *ENDED,
+        changed(5 * SECOND, "operator", FREE, ASKED_PAUSED),
+        *claimed(6 * SECOND, "p2", ASKED_PAUSED)[1],
+    ],
+    "a frozen body that overlaps": [
+        *BEGUN,
+        Fault(3 * SECOND, "freeze", "p1", DUE + MINUTE),
+        LOST,
+        RunChanged(DUE, "p2", "tick", 1, 0, None, "abandoned"),
+        RunChanged(DUE, "p2", "tick", 2, DUE, None, None),
+        body(DUE, "begun", "p2", 2),
+        body(DUE + MINUTE, "told"),
+        body(DUE + MINUTE, "ended"),
+    ],
+    "a stop": [*ENDED, Stopping(4 * SECOND, "p1"), Stopped(5 * SECOND, "p1", ())],
+}
+
+
+def late(seconds: int) -> int:
+    """So long after the start."""
+    return seconds * SECOND
+
+
+BAD: dict[str, tuple[str, list[Record]]] = {
+    "a run number is left out": ("contiguous", [*MADE, *claimed(late(2), "p1", NEW, run_no=2)[1]]),
+    "a claim for another": (
+        "a claim is its owner's",
+        [*MADE, *claimed(late(2), "p1", NEW, owner="p2")[1]],
+    ),
+    "a claim of a paused job": (
+        "paused",
+        [
+            *MADE,
+            changed(1, "operator", NEW, PAUSED),
+            *claimed(late(2), "p1", PAUSED)[1],
+        ],
+    ),
+    "a claim too early": ("due", [*MADE, *claimed(late(1), "p1", NEW)[1]]),
+    "a claim of a held job": (
+        "held",
+        [*BEGUN, *claimed(late(20), "p2", replace(FIRST, next_run_at=1))[1]],
+    ),
+    "a wrong gap": ("gap", [*MADE, *claimed(late(2), "p1", NEW, next_run_at=late(999))[1]]),
+    "a start below the floor": (
+        "floor",
+        [*ENDED, *claimed(late(200), "p2", replace(FREE, next_run_at=late(199)))[1]],
+    ),
+    "a late start though all is well": (
+        "punctual",
+        [*ENDED, *claimed(DUE + late(5), "p2", FREE)[1]],
+    ),
+    "a run that is never abandoned": (
+        "abandoned",
+        [*BEGUN, LOST, RunChanged(DUE, "p2", "tick", 2, DUE, None, None)],
+    ),
+    "overdue work that does not wait": (
+        "catch-up is spread",
+        [*ENDED, started(DUE + late(60), "p3"), *claimed(DUE + late(61), "p3", FREE)[1]],
+    ),
+    "a first run far off": (
+        "new jobs run soon",
+        [*MADE[:2], changed(0, "p1", None, replace(NEW, next_run_at=late(60)))],
+    ),
+    "a heartbeat of another": (
+        "an old run changes nothing",
+        [*BEGUN, changed(late(9), "p2", FIRST, replace(FIRST, lease_until=late(39)))],
+    ),
+    "a heartbeat too late": (
+        "an expired lease stays so",
+        [*BEGUN, changed(late(33), "p1", FIRST, replace(FIRST, lease_until=late(63)))],
+    ),
+    "an end by another": ("an old run changes nothing", [*BEGUN, *ended(late(3), "p2", FIRST)]),
+    "an owner without a claim": (
+        "an old run changes nothing",
+        [*ENDED, changed(late(4), "p1", FREE, replace(FREE, owner="p1"))],
+    ),
+    "an end that clears a request": (
+        "a request is one start",
+        [
+            *BEGUN,
+            changed(late(3), "operator", FIRST, ASKED),
+            body(late(3), "ended"),
+            *ended(late(3), "p1", ASKED, requested_at=None),
+        ],
+    ),
+    "an end while the body goes on": (
+        "an end is the body's",
+        [*BEGUN, *ended(late(3), "p1", FIRST)],
+    ),
+    "an end that moves the next run": (
+        "due after an end",
+        [*BEGUN, body(late(3), "ended"), *ended(late(3), "p1", FIRST, next_run_at=DUE + 9)],
+    ),
+    "an end recorded late": (
+        "ends are recorded",
+        [*BEGUN, body(late(3), "ended"), *ended(late(9), "p1", FIRST)],
+    ),
+    "an end never recorded": ("ends are recorded", [*BEGUN, body(late(3), "ended")]),
+    "two outcomes": (
+        "one outcome",
+        [*ENDED, RunChanged(late(4), "p1", "tick", 1, 0, "ok", "error")],
+    ),
+    "a due time moved on": (
+        "clamp",
+        [*MADE, changed(late(1), "p1", NEW, replace(NEW, next_run_at=late(99)))],
+    ),
+    "a row that nobody there knows": (
+        "unknown jobs stay",
+        [started(0, "p1", jobs={}), changed(1, "p1", None, NEW)],
+    ),
+    "a write of the dead": (
+        "the dead do nothing",
+        [*BEGUN, Killed(late(3), "p1"), *ended(late(4), "p1", FIRST)],
+    ),
+    "an effect of an old run": (
+        "stale effects are refused",
+        [*BEGUN, LOST, Effect(DUE, "p1", "tick", 1)],
+    ),
+    "an effect after the end": (
+        "stale effects are refused",
+        [*ENDED, Effect(late(4), "p1", "tick", 1)],
+    ),
+    "a body without a claim": ("a body has a claim", [*MADE, body(late(2), "begun")]),
+    "two bodies of a claim": ("one body a claim", [*BEGUN, body(late(2), "begun")]),
+    "a body that begins late": ("start slack", [*MADE, *CLAIM, body(late(5), "begun")]),
+    "a body that begins without a lease": (
+        "trust",
+        [*MADE, *CLAIM, Fault(late(2), "freeze", "p1", late(40)), body(late(40), "begun")],
+    ),
+    "a body that goes on without a lease": ("trust", [*BEGUN, body(late(40), "told")]),
+    "two bodies at once": (
+        "no overlap",
+        [*BEGUN, LOST, body(DUE, "begun", "p2", 2)],
+    ),
+    "two bodies in one process": (
+        "one body a process",
+        [*BEGUN, *claimed(DUE, "p1", FIRST)[1], body(DUE, "begun", "p1", 2)],
+    ),
+    "a stop that cuts short at once": (
+        "grace",
+        [*BEGUN, Stopping(late(3), "p1"), body(late(3), "told")],
+    ),
+    "a stop that takes long": (
+        "stop is bounded",
+        [*ENDED, Stopping(late(4), "p1"), Stopped(late(20), "p1", ())],
+    ),
+    "a stop that leaves a body": (
+        "stop ends bodies",
+        [*BEGUN, Stopping(late(3), "p1"), Stopped(late(9), "p1", ())],
+    ),
+    "a stop that leaves a task": (
+        "nothing is left",
+        [*ENDED, Stopping(late(4), "p1"), Stopped(late(5), "p1", ("a task",))],
+    ),
+    "a lease that holds as it ends": (
+        "over is over",
+        [
+            *MADE,
+            *CLAIM,
+            changed(late(3), "operator", FIRST, ASKED),
+            Noted(late(32), "p2", "in vain"),
+        ],
+    ),
+    "a complaint": ("no complaint", [*MADE, Problem(1, "p1", "an exception")]),
+    "a job that never starts again": ("healed jobs run", [*ENDED, Healed(late(9))]),
+}
+
+
+def rules(history: Iterable[Record], end: int = 2 * PERIOD) -> set[str]:
+    """The rules that a history breaks."""
+    return {violation.rule for violation in Oracle(middle).judge(history, end)}
+
+
+@pytest.mark.parametrize("history", GOOD.values(), ids=GOOD)
+def test_a_good_history_breaks_no_rule(history: list[Record]) -> None:
+    """What the contract allows is no violation."""
+    assert rules(history) == set()
+
+
+@pytest.mark.parametrize(("rule", "history"), BAD.values(), ids=BAD)
+def test_a_bad_history_breaks_its_rule(rule: str, history: list[Record]) -> None:
+    """What the contract forbids is found, by its name."""
+    assert rule in rules(history, 5 * PERIOD)
