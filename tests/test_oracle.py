@@ -9,7 +9,7 @@ import pytest
 
 from tools.chaos.oracle import Job, Row, Verdict, judge, percentile
 from tools.chaos.records import Claim, Commit, Event, Evidence, read_complaints
-from tools.chaos.report import report
+from tools.chaos.report import report, total
 
 TIDY = Job("tidy", interval=10, jitter=0.3)
 LEASE = 3
@@ -37,11 +37,15 @@ class Body:
     answered: float = 0
     """How long before its start it was claimed."""
     writes: bool = True
+    confirmed: int | None = None
+    """How many of its writes it was told of. None: of one, if it ends well."""
 
 
-def event(what: str, pid: int, at: float, job: str = "", body: str = "") -> Event:
+def event(
+    what: str, pid: int, at: float, job: str = "", body: str = "", amount: float = 0
+) -> Event:
     """Make an event whose clocks agree."""
-    return Event(what, pid, job, body, monotonic=at, wall=EPOCH + at)
+    return Event(what, pid, job, body, amount=amount, monotonic=at, wall=EPOCH + at)
 
 
 def evidence(
@@ -56,7 +60,8 @@ def evidence(
             recorded.append(event("start", body.pid, body.start, job.name, name))
             if body.took is not None:
                 end = body.start + body.took
-                recorded.append(event(body.how, body.pid, end, job.name, name))
+                confirmed = body.how == "end" if body.confirmed is None else body.confirmed
+                recorded.append(event(body.how, body.pid, end, job.name, name, confirmed))
         commits.append(Commit("claim", job.name, body.pid, run_no, at))
         if body.writes and body.begun:
             commits.append(Commit("write", job.name, body.pid, run_no, at, name))
@@ -109,6 +114,10 @@ def gaps(texts: Sequence[str]) -> list[str]:
 
 # A kill somewhere, so that a run is not quiet, and that explains nothing else.
 ELSEWHERE = (event("up", 3, -1), event("kill", 3, 1), event("up", 4, 2))
+
+
+# The database is away for 4 s.
+AWAY = (event("away", 0, 55), event("back", 0, 59))
 
 
 def disturbed(bodies: Sequence[Body], *events: Event, job: Job = TIDY) -> list[str]:
@@ -655,6 +664,17 @@ def test_a_write_that_is_not_there_is_a_violation() -> None:
     assert found == ["tidy: what a run has written is not there"]
 
 
+@pytest.mark.parametrize("how", ["end", "error", "cancelled", "refused"])
+@pytest.mark.parametrize(("confirmed", "lost"), [(1, 0), (2, 1)])
+def test_as_many_writes_are_there_as_a_body_was_told_of(
+    how: str, confirmed: int, lost: int
+) -> None:
+    """However it ended: the database may not forget one, whatever is done to it."""
+    found = judged(evidence(after(Body(50, how=how, confirmed=confirmed)), *ELSEWHERE, *AWAY))
+    assert (found.lost, found.stale_writes) == (lost, 0)
+    assert ("tidy: what a run has written is not there" in str(found.violations)) == bool(lost)
+
+
 def test_a_refused_write_is_counted() -> None:
     """It is what the fence is for, and no violation."""
     found = verdict(evidence(after(Body(50, how="refused", writes=False))))
@@ -812,6 +832,190 @@ def test_what_a_due_time_waits_for_may_be_a_locked_database() -> None:
     assert disturbed(bodies, *signals) == []
 
 
+# What is done to the database, the link to it, and the clocks
+
+
+@pytest.mark.parametrize(
+    ("took", "bound"),
+    [
+        (0.5, 69),  # tried again within 5 s of the 59th; the catch-up delay, and two seconds
+        (4, 82),  # its end was recorded no sooner, and a whole gap counts from then
+    ],
+)
+@pytest.mark.parametrize("beyond", [-0.1, 0.1])
+def test_after_an_outage_a_run_has_its_bound(took: float, bound: float, beyond: float) -> None:
+    """The rest of the processes is as long as the outage, and a second."""
+    bodies = after(Body(50, took=took), Body(bound + beyond, pid=2, late=0.0))
+    assert bool(gaps(disturbed(bodies, *AWAY))) == (beyond > 0)
+
+
+@pytest.mark.parametrize(("at", "wrong"), [(62.9, False), (50.6, True)])
+def test_after_a_disconnection_there_is_another_try_within_a_second(at: float, wrong: bool) -> None:
+    """So it explains a late start only if it came when the run was due."""
+    bodies = after(Body(48, late=0.0), Body(67.5, pid=2, late=0.0))
+    assert bool(gaps(disturbed(bodies, event("disconnect", 0, at, amount=9)))) == wrong
+
+
+def test_no_outage_explains_an_overlap_or_a_duplicate() -> None:
+    """What is left of a run is cancelled in time, and a due time is there only once."""
+    assert "tidy: two runs at once for 0.100 s" in disturbed(after(*OVERLAP), *AWAY)
+    twice = after(Body(54.9), Body(59.1, pid=2), Body(60, pid=1))
+    assert "tidy: two starts 0.900 s apart" in disturbed(twice, *AWAY)
+
+
+@pytest.mark.parametrize(("at", "lost"), [(54, 0), (55.1, 0), (50, 1), (66, 1)])
+@pytest.mark.parametrize("what", ["away", "disconnect"])
+def test_the_answer_to_a_claim_can_be_lost_with_the_database(
+    what: str, at: float, lost: int
+) -> None:
+    """When that begins, but not long before or after: then a due time was lost."""
+    ends = [event("back", 0, 59)] if what == "away" else []
+    bodies = after(Body(at, begun=False, outcome="abandoned"), Body(at + 9, pid=2))
+    assert judged(evidence(bodies, *ELSEWHERE, event(what, 0, 55), *ends)).lost == lost
+
+
+@pytest.mark.parametrize(
+    ("threaded", "pid", "mended", "expected"),
+    [
+        (True, 1, 55.5, (0, 1)),
+        (False, 1, 55.5, (1, 0)),  # it is cancelled when its lease cannot be renewed
+        (True, 3, 55.5, (1, 0)),  # another process was cut off
+        (True, 1, 52, (1, 0)),  # not for long enough
+    ],
+)
+def test_a_cut_link_explains_an_overlap_of_a_thread_only(
+    threaded: bool, pid: int, mended: float, expected: tuple[int, int]
+) -> None:
+    """Nobody can cancel it while it waits for an answer."""
+    job = replace(TIDY, threaded=threaded)
+    found = evidence(after(*OVERLAP), *ELSEWHERE, event("cut", pid, 51), event("mend", pid, mended))
+    found.commits.extend(writing("tidy"))
+    found = replace(found, postgres=True)
+    [row] = judge(found, [job], processes=3, lease=LEASE, quiet=False).rows
+    assert (row.overlaps, row.overlaps_cut_off) == expected
+
+
+def writing(job: str) -> list[Commit]:
+    """Let others claim the job all the time, so that nobody can have locked it."""
+    return [Commit("claim", job, 4, 1, EPOCH + at / 20) for at in range(20 * SECONDS)]
+
+
+@pytest.mark.parametrize(
+    ("locked", "bound"),
+    [
+        (False, 60.5),  # it is due at 57, later than the lease ends; the catch-up delay, and 2 s
+        (True, 77),  # 10 s later, and a gap may count from then
+    ],
+)
+@pytest.mark.parametrize("beyond", [-0.2, 0.2])
+def test_a_run_of_a_process_that_is_cut_off_is_taken_over(
+    locked: bool, bound: float, beyond: float
+) -> None:
+    """When its lease ends, or when Postgres takes from it what it has locked."""
+    often = Job("tidy", interval=5, jitter=0.3)
+    cut_off = Body(50.5, took=3, how="cancelled", outcome="error")
+    bodies = after(cut_off, Body(bound + beyond, pid=2, late=0.0), job=often)
+    events = event("cut", 1, 51), event("mend", 1, 55.5)
+    found = replace(evidence(bodies, *ELSEWHERE, *events, job=often), postgres=True)
+    if not locked:
+        found.commits.extend(writing("tidy"))
+    texts = judge(found, [often], processes=3, lease=LEASE, quiet=False).violations
+    assert bool(gaps(texts)) == (beyond > 0)
+
+
+@pytest.mark.parametrize(("at", "lost"), [(51.5, 0), (61.5, 0), (63.5, 1), (48, 1)])
+def test_a_claim_can_arrive_late_where_a_link_was_cut(at: float, lost: int) -> None:
+    """It is sent again when as much time has passed after the cut as in it; 2 s later at most."""
+    bodies = after(Body(at, begun=False, outcome="missed"), Body(at + 9, pid=2))
+    events = event("cut", 1, 51), event("mend", 1, 55.5)
+    assert judged(evidence(bodies, *ELSEWHERE, *events)).lost == lost
+
+
+def stepped(bodies: Sequence[Body], seconds: float, *, pid: int = 0, at: float = 55) -> Evidence:
+    """Step the wall clock: SQLite's or, with a process, that of this one on Postgres."""
+
+    def wall(moment: float, owner: int = 0) -> float:
+        return moment + seconds * (moment > EPOCH + at and owner == pid)
+
+    found = evidence(bodies, *ELSEWHERE)
+    service = ("start", "end", "up")
+    found.events[:] = [
+        replace(each, wall=wall(each.wall, pid and each.pid)) if each.what in service else each
+        for each in found.events
+    ]
+    found.events.append(event("step", pid, at, amount=seconds))
+    if not pid:
+        found.commits[:] = [replace(each, at=wall(each.at)) for each in found.commits]
+        found.claims[:] = [
+            replace(each, at=wall(each.at), due=wall(each.due)) for each in found.claims
+        ]
+    return replace(found, postgres=bool(pid))
+
+
+def judged(found: Evidence) -> Verdict:
+    """Judge it as a disturbed run."""
+    return judge(found, [TIDY], processes=3, lease=LEASE, quiet=False)
+
+
+@pytest.mark.parametrize("pid", [0, 2])
+@pytest.mark.parametrize("seconds", [3600, -3600])
+def test_a_step_by_which_nothing_goes_wrong_is_no_violation(pid: int, seconds: float) -> None:
+    """Whose clock it was, and in which direction."""
+    found = judged(stepped(regular(), seconds, pid=pid))
+    assert found.violations == []
+    assert found.faults["step"] == 1
+    assert found.delays == pytest.approx([0.01] * 10, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "pid", "expected"), [(3600, 0, (0, 1)), (-3600, 0, (1, 0)), (3600, 2, (1, 0))]
+)
+def test_the_start_after_a_step_forwards_may_be_near_on_sqlite(
+    seconds: float, pid: int, expected: tuple[int, int]
+) -> None:
+    """Not after one back, and never on Postgres, whose clock is no process's."""
+    bodies = after(Body(54, late=0.0), Body(55.5, pid=2, late=0.0))
+    [row] = judged(stepped(bodies, seconds, pid=pid)).rows
+    assert (row.duplicates, row.near) == expected
+
+
+def test_only_one_start_after_a_step_may_be_near() -> None:
+    """The next one is due by the new clock."""
+    bodies = after(*(Body(at, late=0.0) for at in (54, 55.5, 57)))
+    [row] = judged(stepped(bodies, 3600)).rows
+    assert (row.duplicates, row.near) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("at", "pid", "expected"),
+    [(55, 0, (0, 1)), (40, 0, (1, 0)), (59.05, 0, (1, 0)), (55, 2, (1, 0))],
+)
+def test_a_step_explains_an_overlap_on_sqlite_if_it_ended_the_lease(
+    at: float, pid: int, expected: tuple[int, int]
+) -> None:
+    """It came between the two starts. On Postgres it ends none."""
+    [row] = judged(stepped(after(*OVERLAP), 3600, pid=pid, at=at)).rows
+    assert (row.overlaps, row.overlaps_stepped) == expected
+
+
+@pytest.mark.parametrize(("gap", "pid", "wrong"), [(37.9, 0, 0), (38.1, 0, 1), (18.1, 2, 1)])
+def test_after_a_step_a_run_is_due_within_a_look_and_a_gap(
+    gap: float, pid: int, wrong: int
+) -> None:
+    """15 s and 13 s from the step on, and then 5 s as ever. On Postgres nothing is added."""
+    bodies = after(Body(50), Body(50 + gap, pid=2, late=0.0))
+    assert len(gaps(judged(stepped(bodies, -3600, pid=pid)).violations)) == wrong
+
+
+def test_a_stale_write_is_a_violation_whatever_was_done() -> None:
+    """Nothing of all that lets a run write after another one has been claimed."""
+    found = stepped(regular(), 3600)
+    signals = event("stop", 2, 51), event("continue", 2, 55), event("cut", 1, 51)
+    found.events.extend([*AWAY, *signals, event("mend", 1, 56)])
+    found.commits.append(found.commits[7])
+    assert judged(found).stale_writes == 1
+
+
 # The report
 
 
@@ -823,3 +1027,20 @@ def test_the_table_tells_due_times_claims_and_runs_apart() -> None:
     head, cells, *_ = report("kill", found, load=0, quiet=False).splitlines()
     assert re.split(" {2,}", head)[:4] == ["job", "due times", "claims", "runs"]
     assert cells.split()[:4] == ["tidy", "10", "10", "9"]
+
+
+def test_a_sum_tells_what_was_done_and_what_came_of_it() -> None:
+    """All scenarios of a database together."""
+    first = judged(stepped(after(*OVERLAP), 3600))
+    second = judged(evidence(regular(), *ELSEWHERE, *AWAY))
+    lines = [line.strip() for line in total("sqlite", [first, second]).splitlines()]
+    assert lines[0] == "sqlite:"
+    assert {
+        "duplicates: 0",
+        "overlaps: 0 (+1 stepped)",
+        "stale fenced writes: 0",
+        "lost: 0",
+        "processes killed: 2",
+        "times the disk was full: 1",
+        "steps of the wall clock: 1",
+    } <= set(lines)

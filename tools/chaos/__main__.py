@@ -1,9 +1,10 @@
-"""Puts the service to the proof: six processes on one file, left alone, then killed and so on.
+"""Puts the service to the proof: six processes on one database, left alone, then killed and so on.
 
-Usage: .venv/bin/python -m tools.chaos [SECONDS [SCENARIO...]] [--seed N]
+Usage: .venv/bin/python -m tools.chaos [MINUTES [SCENARIO...]] [--on DATABASE] [--seed N]
 
-Of each scenario (quiet, kill, stop, terminate) comes a table and a verdict. Exit code 1: one
-failed, and its records and logs are kept.
+Half of the time is for SQLite, half for Postgres, and of each each scenario has the same part.
+From each scenario comes a table and a verdict, from each database a sum. Exit code 1: something was
+wrong, and its records and logs are kept. What this machine lacks for a part is said at the end.
 
 The seed is printed. The same one draws the same numbers again for whom something is done to; when
 that happens, and who is there to be drawn from, is up to the machine.
@@ -18,9 +19,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools.chaos.harness import LEASE_SECONDS, SCENARIOS
-from tools.chaos.oracle import JOBS, judge
-from tools.chaos.report import explanation, report
+from tools.chaos.faults import FAULTS
+from tools.chaos.harness import LEASE_SECONDS
+from tools.chaos.oracle import JOBS, Verdict, judge
+from tools.chaos.report import explanation, report, total
+from tools.chaos.scenarios import DATABASES, SCENARIOS, Scenario
 
 # Four uvicorn workers, and two more processes.
 GROUPS = (4, 1, 1)
@@ -30,13 +33,16 @@ SEED_MAX = 999_999
 
 
 def read_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    """Read `seconds`, `scenarios` and `seed`. Unless one is given, the seed is drawn."""
+    """Read `minutes`, `scenarios`, `on` and `seed`. Unless one is given, the seed is drawn."""
     names = [scenario.name for scenario in SCENARIOS]
     parser = argparse.ArgumentParser(
         prog="python -m tools.chaos", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("seconds", type=float, nargs="?", default=120, help="of each, 120")
+    parser.add_argument("minutes", type=float, nargs="?", default=10, help="in all, 10")
     parser.add_argument("scenarios", nargs="*", help=f"all, unless some are named: {names}")
+    parser.add_argument(
+        "--on", choices=DATABASES, action="append", help="both, unless one is named"
+    )
     parser.add_argument("--seed", type=int, help="draws to whom something is done; it is printed")
     read = parser.parse_args(arguments)
     if unknown := [name for name in read.scenarios if name not in names]:
@@ -46,28 +52,47 @@ def read_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     return read
 
 
-def main(seconds: float, names: Sequence[str], seed: int) -> int:
+def main(minutes: float, names: Sequence[str], databases: Sequence[str], seed: int) -> int:
     """Run the scenarios, all unless some are named, and return the exit code."""
-    failed = 0
-    for scenario in SCENARIOS:
-        if names and scenario.name not in names:
-            continue
-        head = f"{scenario.name}: {seconds:g} s, {sum(GROUPS)} processes, seed {seed}"
-        print(f"\n== {head}", flush=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"chaos-{scenario.name}-"))
-        evidence = scenario.run(folder, GROUPS, seconds, random.Random(seed))
-        quiet = not scenario.signal
-        verdict = judge(evidence, JOBS, processes=sum(GROUPS), lease=LEASE_SECONDS, quiet=quiet)
-        print(report(scenario.name, verdict, load=os.getloadavg()[0], quiet=quiet), flush=True)
-        if verdict.violations:
-            failed += 1
-            print(f"its records, database and logs: {folder}", flush=True)
-        else:
-            shutil.rmtree(folder)
-    print(f"\n{explanation()}")
+    failed, totals = 0, []
+    for database in databases:
+        scenarios = [each for each in SCENARIOS if not names or each.name in names]
+        scenarios = [each for each in scenarios if not each.faults or each.on(database)]
+        verdicts = []
+        for scenario in scenarios:
+            seconds = 60 * minutes / len(databases) / len(scenarios)
+            verdicts.append(run(scenario, database, seconds, seed))
+        failed += any(verdict.violations for verdict in verdicts)
+        totals.append(total(database, verdicts))
+    print("", explanation(), "", *totals, *not_run(databases), sep="\n")
     return 1 if failed else 0
+
+
+def run(scenario: Scenario, database: str, seconds: float, seed: int) -> Verdict:
+    """Run one scenario, and tell what came of it."""
+    name, quiet = f"{scenario.name} on {database}", not scenario.faults
+    print(f"\n== {name}: {seconds:g} s, {sum(GROUPS)} processes, seed {seed}", flush=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"chaos-{scenario.name}-"))
+    evidence = scenario.run(database, folder, GROUPS, seconds, random.Random(seed))
+    verdict = judge(evidence, JOBS, processes=sum(GROUPS), lease=LEASE_SECONDS, quiet=quiet)
+    print(report(name, verdict, load=os.getloadavg()[0], quiet=quiet), flush=True)
+    if verdict.violations:
+        print(f"its records and logs: {folder}", flush=True)
+    else:
+        shutil.rmtree(folder)
+    return verdict
+
+
+def not_run(databases: Sequence[str]) -> list[str]:
+    """Tell what is left out on this machine, and why."""
+    return [
+        f"NOT RUN: {fault.name} on {database}: {lacking}"
+        for fault in FAULTS
+        for database in fault.databases
+        if database in databases and (lacking := fault.lacks())
+    ]
 
 
 if __name__ == "__main__":
     given = read_arguments(sys.argv[1:])
-    sys.exit(main(given.seconds, given.scenarios, given.seed))
+    sys.exit(main(given.minutes, given.scenarios, given.on or DATABASES, given.seed))

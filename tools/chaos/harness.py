@@ -1,32 +1,33 @@
-"""Starts the service as several processes on one file, and does things to them."""
+"""Starts the service as several processes on one database, and does things to them."""
 
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from itertools import cycle
+from contextlib import ExitStack, suppress
+from math import inf
 from pathlib import Path
-from random import Random
 from typing import TypeVar
 
+from sqlalchemy.exc import OperationalError
+
+from tools.chaos.clocks import WallClock
+from tools.chaos.databases import ROOT, Database
+from tools.chaos.links import Link
 from tools.chaos.records import (
     Event,
     Evidence,
     Follower,
     Recorder,
     pid_of,
+    read_claims,
+    read_commits,
     read_complaints,
-    read_database,
 )
 
 T = TypeVar("T")
-
-ROOT = Path(__file__).resolve().parents[2]
 
 # A changed copy of the service can be put to the proof as well.
 SERVICE = Path(os.environ.get("CHAOS_SERVICE", ROOT / "{{cookiecutter.project_slug}}"))
@@ -34,20 +35,14 @@ SERVICE = Path(os.environ.get("CHAOS_SERVICE", ROOT / "{{cookiecutter.project_sl
 # The shortest that the service allows: what a lost process holds up is over soon.
 LEASE_SECONDS = 3
 
-# Each so often something is done to a process.
-EVERY_SECONDS = 2.0
-
-# A process is stopped for longer than its lease.
+# A process is stopped, or cut off, for longer than its lease.
 STOPPED_SECONDS = 1.5 * LEASE_SECONDS
-
-# Nothing is done to the last process that is up, or nobody would be there to run what is due.
-LEFT_ALONE = 1
-
-# The jobs whose bodies take a while.
-WORK = ("quick", "thread")
 
 # From a claim to its body it is a few milliseconds.
 POLL_SECONDS = 0.002
+
+# Who claimed longer ago has begun what it has claimed.
+CLAIM_SECONDS = 0.1
 
 # After so long something is stuck.
 START_SECONDS_MAX, END_SECONDS_MAX = 60.0, 20.0
@@ -60,23 +55,35 @@ SIGNALS = {
 }
 
 
-NEW_CLAIMS = "SELECT id, owner FROM chaos_effect WHERE what = 'claim' AND id > ? ORDER BY id"
-
-
 class Group:
-    """A uvicorn, alone or with workers, in a process group of its own."""
+    """A uvicorn, alone or with workers, in a process group of its own.
 
-    def __init__(self, fleet: "Fleet", workers: int) -> None:
+    It may have a wall clock that can be stepped, and a link to the database that can be cut.
+    """
+
+    def __init__(
+        self,
+        fleet: "Fleet",
+        workers: int,
+        clock: WallClock | None = None,
+        link: Link | None = None,
+    ) -> None:
         """Start it."""
         self.workers = workers
+        self.clock = clock
+        self.link = link
         uvicorn = [sys.executable, "-u", "-m", "uvicorn", fleet.app, "--factory", "--port", "0"]
         # Its health check would kill a worker that is stopped.
         options = ["--workers", str(workers), "--timeout-worker-healthcheck", "60"]
         with fleet.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*uvicorn, *(options if workers > 1 else [])],
+                [*(link.command if link else []), *uvicorn, *(options if workers > 1 else [])],
                 cwd=fleet.folder,
-                env=fleet.environment,
+                env={
+                    **fleet.environment,
+                    **(clock.environment if clock else {}),
+                    "DATABASE_URL": fleet.database.url_for(link.host if link else None),
+                },
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -99,22 +106,27 @@ class Fleet:
     """The processes of one run, and the file in which they and we record what happens.
 
     `groups` says how many workers each uvicorn has. With `restarts`, one that ends is started anew.
+    With `clocks`, wall clocks can be stepped: one that all have on SQLite, which is for one machine
+    only, and one for each group on Postgres. With `links`, each group's to Postgres can be cut.
     However its `with` block ends, all end with it.
     """
 
     def __init__(
         self,
         folder: Path,
+        database: Database,
         app: str,
         groups: Sequence[int],
         *,
         grace: float = 5,
         restarts: bool = True,
+        clocks: bool = False,
+        links: bool = False,
     ) -> None:
         """Make the tables, and start nothing yet."""
         self.folder = folder
+        self.database = database
         self.app = f"tools.chaos.service:{app}"
-        self.database = folder / "app.db"
         self.log = folder / "service.log"
         self.records = folder / "records.jsonl"
         self.record = Recorder(self.records)
@@ -122,7 +134,7 @@ class Fleet:
             **{name: value for name, value in os.environ.items() if not name.startswith("CRON_")},
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(SERVICE)]),
             "PYTHONPYCACHEPREFIX": str(ROOT / ".cache" / "bytecode"),
-            "DATABASE_URL": f"sqlite:///{self.database}",
+            "DATABASE_URL": database.url_for(None),
             "CHAOS_RECORDS": str(self.records),
             "CRON_LEASE_SECONDS": str(LEASE_SECONDS),
             "CRON_GRACE_SECONDS": str(grace),
@@ -131,15 +143,18 @@ class Fleet:
         }
         self._sizes = groups
         self._restarts = restarts
-        self._groups: list[Group] = []
+        self._clocks = clocks
+        self._links = links
+        self.groups: list[Group] = []
         self._follower = Follower(self.records)
         self._up: list[int] = []
         self.events: list[Event] = []
         self.stopped: dict[int, float] = {}
         """When each process that is stopped is to be continued, on the monotonic clock."""
+        self._cut_off: list[int] = []
+        self._later: list[tuple[float, Callable[[], None]]] = []
         self.python("-m", "tools.chaos.service")
-        self._connection = sqlite3.connect(self.database)
-        self._last_claim = 0
+        self._last_claim, self._looked_at = 0, 0.0
 
     def python(self, *arguments: str) -> str:
         """Run Python with the service's settings, and give what it prints.
@@ -160,7 +175,11 @@ class Fleet:
     def __enter__(self) -> "Fleet":
         """Start all processes, and wait until they are up."""
         try:
-            self._groups += [Group(self, workers) for workers in self._sizes]
+            clock = WallClock(self.folder / "clock") if self._clocks else None
+            for number, workers in enumerate(self._sizes):
+                if clock and self.database.name == "postgres":
+                    clock = WallClock(self.folder / f"clock-{number}")
+                self.groups.append(Group(self, workers, clock, Link() if self._links else None))
             self.wait_for("all are up", lambda: len(self.up()) == self.size, START_SECONDS_MAX)
         except BaseException:
             self.__exit__()
@@ -169,9 +188,12 @@ class Fleet:
 
     def __exit__(self, *exception: object) -> None:
         """End all processes, whatever state they are in."""
-        while self._groups:
-            self._groups.pop().end()
-        self._connection.close()
+        with ExitStack() as stack:
+            for group in self.groups:
+                for part in (group.clock, group.link, group):  # the last one first
+                    if part:
+                        stack.callback(part.end)
+        self.groups.clear()
 
     @property
     def size(self) -> int:
@@ -180,33 +202,58 @@ class Fleet:
 
     def up(self) -> list[int]:
         """Return the processes that run jobs and to which nothing is being done."""
-        return [pid for pid in self._up if pid not in self.stopped and self._is_ours(pid)]
+        busy = {*self.stopped, *self._cut_off}
+        return [pid for pid in self._up if pid not in busy and self.group_of(pid)]
+
+    def group_of(self, pid: int) -> Group | None:
+        """Return the group of a process, if it is one of ours."""
+        return next((group for group in self.groups if group.owns(pid)), None)
+
+    def members(self, group: Group) -> list[int]:
+        """Return the processes of a group that run jobs."""
+        return [pid for pid in self._up if group.owns(pid)]
 
     def new_claims(self) -> list[int]:
-        """Return who has claimed a run since this was last asked."""
-        rows = self._connection.execute(NEW_CLAIMS, [self._last_claim]).fetchall()
+        """Return who has claimed a run since this was last asked, if that was just now."""
+        looked_at, self._looked_at = self._looked_at, time.monotonic()
+        try:
+            rows = self.database.claims_after(self._last_claim)
+        except OperationalError:
+            return []
         self._last_claim = max([self._last_claim, *(id_ for id_, _ in rows)])
+        if self._looked_at > looked_at + CLAIM_SECONDS:
+            return []
         return [pid_of(owner) for _, owner in rows]
 
+    def later(self, seconds: float, action: Callable[[], None]) -> None:
+        """Do that after so long, at the latest when all ends."""
+        self._later.append((time.monotonic() + seconds, action))
+
     def tend(self) -> list[Event]:
-        """Continue what was stopped for long enough, start what has ended. Give what is new."""
-        for pid in [pid for pid, until in self.stopped.items() if until <= time.monotonic()]:
+        """Undo what was done for long enough, start what has ended. Give what is new."""
+        now = time.monotonic()
+        for pid in [pid for pid, until in self.stopped.items() if until <= now]:
             self.send("continue", pid)
-        for group in [group for group in self._groups if group.process.poll() is not None]:
+        self._do_what_is_due(now)
+        for group in [group for group in self.groups if group.process.poll() is not None]:
             self.record(Event("exit", group.process.pid))
-            self._groups.remove(group)
+            self.groups.remove(group)
             if self._restarts:
-                self._groups.append(Group(self, group.workers))
+                self.groups.append(Group(self, group.workers, group.clock, group.link))
+            elif group.link:
+                group.link.end()
         events = list(self._follower.new())
         self.events += events
-        self._up += [event.pid for event in events if event.what == "up"]
+        for pid in [event.pid for event in events if event.what == "up"]:
+            self._up.append(pid)
+            self._tell_clock(pid)
         return events
 
     def send(self, what: str, pid: int) -> None:
         """Send a signal to one of our processes, and record it. One that is gone gets none."""
         if what == "continue":
             del self.stopped[pid]  # also of one that has ended meanwhile
-        if not self._is_ours(pid):
+        if not self.group_of(pid):
             return
         if what == "stop":  # from just before to just after, for what it excuses
             self.record(Event(what, pid))
@@ -216,6 +263,23 @@ class Fleet:
             self.record(Event(what, pid))
         if what in ("kill", "terminate"):
             self._up.remove(pid)
+
+    def cut_off(self, group: Group) -> None:
+        """Cut the link of a group to the database, and mend it later."""
+        link, pids = group.link, self.members(group)
+        assert link is not None
+        for pid in pids:
+            self.record(Event("cut", pid))
+        self._cut_off += pids
+        link.cut()
+
+        def mend() -> None:
+            link.mend()
+            for pid in pids:
+                self.record(Event("mend", pid))
+                self._cut_off.remove(pid)
+
+        self.later(STOPPED_SECONDS, mend)
 
     def wait_for(self, what: str, found: Callable[[], T | None], seconds: float) -> T:
         """Tend until there is something to be found, and give it."""
@@ -231,77 +295,36 @@ class Fleet:
         """Let all processes end by themselves."""
         for pid in list(self.stopped):
             self.send("continue", pid)
+        self._do_what_is_due(inf)
         self.tend()
         for pid in self.up():
             self.record(Event("terminate", pid))
-        for group in self._groups:
+        for group in self.groups:
             group.process.terminate()
-        for group in self._groups:
+        for group in self.groups:
             with suppress(subprocess.TimeoutExpired):
                 group.process.wait(END_SECONDS_MAX)
 
     def evidence(self, since: float, until: float) -> Evidence:
         """Read what has been recorded."""
-        commits, claims = read_database(self.database)
-        events = list(Follower(self.records).new())
-        return Evidence(events, commits, claims, since, until, read_complaints(self.log))
+        return Evidence(
+            list(Follower(self.records).new()),
+            read_commits(self.database.effects()),
+            read_claims(self.database.history()),
+            since,
+            until,
+            read_complaints(self.log),
+            postgres=self.database.name == "postgres",
+        )
 
-    def _is_ours(self, pid: int) -> bool:
-        return any(group.owns(pid) for group in self._groups)
+    def _do_what_is_due(self, now: float) -> None:
+        due = [action for at, action in self._later if at <= now]
+        self._later = [item for item in self._later if item[0] > now]
+        for action in due:
+            action()
 
-
-def anybody(fleet: Fleet, _: list[Event]) -> list[int]:
-    """Give all who run jobs."""
-    return fleet.up()
-
-
-def beginners(_: Fleet, events: list[Event]) -> list[int]:
-    """Give who has just begun a run that takes a while."""
-    return [event.pid for event in events if event.what == "start" and event.job in WORK]
-
-
-def claimers(fleet: Fleet, _: list[Event]) -> list[int]:
-    """Give who has just claimed a run, and has hardly begun it."""
-    return fleet.new_claims()
-
-
-Aim = Callable[[Fleet, list[Event]], list[int]]
-
-
-@dataclass(frozen=True, slots=True)
-class Scenario:
-    """What is done to a process each two seconds, to whom in turn. Nothing, without a signal."""
-
-    name: str
-    signal: str = ""
-    aims: tuple[Aim, ...] = (anybody, beginners, claimers)
-    grace: float = 5
-
-    def run(self, folder: Path, groups: Sequence[int], seconds: float, random: Random) -> Evidence:
-        """Let the service run for so long. `random` draws to whom something is done."""
-        with Fleet(folder, "service", groups, grace=self.grace) as fleet:
-            since = act_at = time.monotonic()
-            until, aims = since + seconds, cycle(self.aims)
-            aim = next(aims)
-            while (now := time.monotonic()) < until:
-                events = fleet.tend()
-                found, up = aim(fleet, events), fleet.up()
-                victims = [pid for pid in found if pid in up]
-                if self.signal and victims and now >= act_at and len(up) > LEFT_ALONE:
-                    fleet.send(self.signal, random.choice(victims))
-                    act_at, aim = max(act_at + EVERY_SECONDS, now), next(aims)
-                time.sleep(POLL_SECONDS)
-            fleet.end()
-        return fleet.evidence(since, until)
-
-
-SCENARIOS = (
-    Scenario("quiet"),
-    Scenario("kill", "kill"),
-    # Between the last check of a lease and the first line of a body there is a moment that nobody
-    # can close, some 10 us: whoever is stopped in it begins when continued. Aimed at claimers, one
-    # stop in a hundred hits it; so none is.
-    Scenario("stop", "stop", aims=(anybody, beginners)),
-    # Without grace, or bodies that take a fifth of a second would all end in time.
-    Scenario("terminate", "terminate", grace=0),
-)
+    def _tell_clock(self, pid: int) -> None:
+        """Record that the wall clock of a new process is not that of Postgres."""
+        clock = group.clock if (group := self.group_of(pid)) else None
+        if self.database.name == "postgres" and clock and clock.seconds:
+            self.record(Event("step", pid, amount=clock.seconds))

@@ -8,27 +8,34 @@ there in which order, and when a run was due.
 import json
 import os
 import re
-import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 # How a body can end. Without such a line its process was killed.
 ENDS = ("end", "error", "cancelled", "refused")
 
-# What the harness does to a process.
-SIGNALS = ("kill", "stop", "continue", "terminate")
+# What the service says of itself.
+OF_SERVICE = ("start", *ENDS, "up", "down")
+
+# What the harness does to a process: signals, and the link to the database.
+TO_PROCESSES = ("kill", "stop", "continue", "terminate", "cut", "mend")
+
+# What it does to all of them at once, then without a process.
+TO_ALL = ("away", "back", "disconnect")
+
+# And to the wall clock of all, or on Postgres of one process.
+FAULTS = (*TO_PROCESSES, *TO_ALL, "step")
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
     """A line of the file.
 
-    Of a body, `what` is "start" or one of ENDS; of a process "up", "down" or "exit", or one of
-    SIGNALS.
-    All processes of a machine share its monotonic clock, so its seconds can be compared.
+    Of a body, `what` is "start" or one of ENDS; of a process "up", "down" or "exit"; or it is one
+    of FAULTS. All processes of a machine share its monotonic clock, so its seconds can be compared.
     """
 
     what: str
@@ -37,13 +44,18 @@ class Event:
     body: str = ""
     """Made up by the body that starts, so no number of the engine's need be believed."""
     parent: int = 0
+    amount: float = 0
+    """Of a body's end, how many of its writes were confirmed; of a "step", by how many seconds; of
+    a "disconnect", how many connections."""
     monotonic: float = field(default_factory=time.monotonic)
     wall: float = field(default_factory=time.time)
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A row of `chaos_effect`, in which the database itself notes what was committed, in order.
+    """A row of `chaos_effect`, in which the database itself notes what was committed.
+
+    They are in the order of the commits.
 
     A "write" is a body's, through `ctx.write`; a "claim" is noted by a trigger on the jobs' table.
     """
@@ -53,7 +65,7 @@ class Commit:
     pid: int
     run_no: int
     at: float
-    """Seconds of the wall clock."""
+    """Seconds of the wall clock, as the database has it."""
     body: str = ""
 
 
@@ -79,6 +91,8 @@ class Evidence:
     until: float
     complaints: list[str] = field(default_factory=list)
     """Warnings and errors in the service's log, but for those of the job that is made to fail."""
+    postgres: bool = False
+    """Else the database is SQLite."""
 
 
 class Recorder:
@@ -126,19 +140,17 @@ def pid_of(owner: str) -> int:
     return int(found[1])
 
 
-def read_database(path: Path) -> tuple[list[Commit], list[Claim]]:
-    """Read what was committed, in that order, and the history."""
-    with closing(sqlite3.connect(path)) as database:
-        commits = [
-            Commit(what, job, pid_of(owner) if owner else pid, run_no, at, body)
-            for what, job, pid, owner, run_no, at, body in database.execute(
-                "SELECT what, job, pid, owner, run_no, wall, body FROM chaos_effect ORDER BY id"
-            )
-        ]
-        claims = [
-            Claim(job, pid_of(owner), due / 1e6, at / 1e6, outcome)
-            for job, owner, due, at, outcome in database.execute(
-                "SELECT name, owner, due_at, started_at, outcome FROM cron_run ORDER BY started_at"
-            )
-        ]
-    return commits, claims
+def read_commits(rows: Iterable[Any]) -> list[Commit]:
+    """Read what was committed."""
+    return [
+        Commit(what, job, pid_of(owner) if owner else pid, run_no, at, body)
+        for what, job, pid, owner, run_no, at, body in rows
+    ]
+
+
+def read_claims(rows: Iterable[Any]) -> list[Claim]:
+    """Read the history."""
+    return [
+        Claim(job, pid_of(owner), due / 1e6, at / 1e6, outcome)
+        for job, owner, due, at, outcome in rows
+    ]

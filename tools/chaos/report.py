@@ -1,12 +1,14 @@
 """A verdict in words: a table, what is wrong, and one line."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 
 from tools.chaos.oracle import (
     DELAY_SECONDS_P99,
     QUIET_EARLY_SECONDS,
     QUIET_LATE_SECONDS,
     SHARE,
+    Lateness,
     Row,
     Verdict,
     percentile,
@@ -25,13 +27,35 @@ HEAD = (
 )
 
 
+# What was done, in words.
+PROCESSES = {
+    "kill": "processes killed",
+    "stop": "processes frozen beyond their lease",
+    "terminate": "processes ended by SIGTERM and started anew",
+}
+DONE = {
+    "sqlite": {
+        **PROCESSES,
+        "away": "times the disk was full",
+        "step": "steps of the wall clock",
+    },
+    "postgres": {
+        **PROCESSES,
+        "cut": "processes cut off beyond their lease",
+        "away": "database restarts",
+        "disconnect": "connections terminated",
+        "step": "steps of a process's wall clock",
+    },
+}
+
+
 def report(name: str, verdict: Verdict, *, load: float, quiet: bool) -> str:
     """Tell what was found, in a table with a line for each job and a last line that sums it up."""
     lines = [*_table([HEAD, *(_cells(row, quiet=quiet) for row in verdict.rows)])]
-    if verdict.signals:
-        signals = ", ".join(f"{what} {count}" for what, count in verdict.signals.items())
+    if verdict.faults:
+        faults = ", ".join(f"{what} {count}" for what, count in verdict.faults.items())
         ends = ", ".join(f"{how} {count}" for how, count in verdict.ends.items())
-        lines.append(f"signals: {signals}; how runs ended: {ends}")
+        lines.append(f"done: {faults}; how runs ended: {ends}")
     if shares := sorted(verdict.shares.values()):
         even = sum(shares) / len(shares)
         lines.append(
@@ -52,13 +76,35 @@ def report(name: str, verdict: Verdict, *, load: float, quiet: bool) -> str:
     return "\n".join([*lines, f"{name}: {word}: {summed}{p99}, load {load:.1f}"])
 
 
+def total(database: str, verdicts: Sequence[Verdict]) -> str:
+    """Sum up all that was seen of a database."""
+    rows = [row for verdict in verdicts for row in verdict.rows]
+    done = sum((verdict.faults for verdict in verdicts), Counter[str]())
+    latest = min((row.latest for row in rows if row.latest), key=lambda it: it.left, default=None)
+    most = max((row.latest for row in rows if row.latest), key=lambda it: it.seconds, default=None)
+    seen = {
+        "due times": sum(row.due_times for row in rows),
+        "runs": sum(row.runs for row in rows),
+        "duplicates": sum(row.duplicates for row in rows),
+        "overlaps": _overlaps(rows),
+        "stale fenced writes": sum(verdict.stale_writes for verdict in verdicts),
+        "lost": sum(verdict.lost for verdict in verdicts),
+        "nearest to its bound": _words(latest),
+        "latest": _words(most),
+        "violations": sum(len(verdict.violations) for verdict in verdicts),
+        **{words: done[what] for what, words in DONE[database].items()},
+    }
+    return "\n".join([f"{database}:", *(f"  {what}: {count}" for what, count in seen.items())])
+
+
 def explanation() -> str:
     """Tell how to read the tables."""
     return (
         "Due times: how many the history names; claims: how often one of them was claimed. A claim "
         "is not run if a signal comes before the body begins.\n"
-        "In brackets: near starts that the contract allows, and overlaps that a stop explains: it "
-        "began so long before the second run, and lasted so long, that the lease can have ended.\n"
+        "In brackets: near starts that the contract allows, and overlaps where a lease can have "
+        "ended: its process was frozen for that long; or cut off, and it was a thread, which "
+        "nobody can cancel; or SQLite's wall clock was stepped.\n"
         f"A quiet gap may be {QUIET_EARLY_SECONDS:g} s shorter and {QUIET_LATE_SECONDS:g} s longer "
         f"than scheduled; the p99 of quiet delays is under {DELAY_SECONDS_P99 * 1000:.0f} ms.\n"
         "Latest: the start that came nearest to its bound, both counted from the latest moment at "
@@ -80,11 +126,28 @@ def _cells(row: Row, *, quiet: bool) -> tuple[str, ...]:
         f"{row.claims}",
         f"{row.runs}",
         f"{row.duplicates}" + (f" (+{row.near})" if row.near else ""),
-        f"{row.overlaps}" + (f" (+{row.overlaps_stopped})" if row.overlaps_stopped else ""),
+        _overlaps([row]),
         gap,
         delay,
-        f"{latest.seconds:.2f} of {latest.bound:.2f}" if latest else "",
+        _words(latest),
     )
+
+
+def _words(lateness: Lateness | None) -> str:
+    return f"{lateness.seconds:.2f} of {lateness.bound:.2f}" if lateness else ""
+
+
+def _overlaps(rows: Iterable[Row]) -> str:
+    """Tell how many there are, and how many of which kind are explained."""
+    counts = Counter[str]()
+    for row in rows:
+        counts["no reason"] += row.overlaps
+        counts["frozen"] += row.overlaps_stopped
+        counts["cut off"] += row.overlaps_cut_off
+        counts["stepped"] += row.overlaps_stepped
+    explained = [f"+{counts[kind]} {kind}" for kind in ("frozen", "cut off", "stepped")]
+    explained = [words for words in explained if not words.startswith("+0")]
+    return f"{counts['no reason']}" + (f" ({', '.join(explained)})" if explained else "")
 
 
 def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -6,6 +6,7 @@ then, with the same settings, `uvicorn tools.chaos.service:service --factory`, a
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
@@ -24,27 +25,41 @@ from sqlalchemy import Connection, text
 
 from tools.chaos.records import Event, Recorder
 
-# The order of its ids is the order of the commits, for SQLite lets one write at a time. The trigger
-# puts each claim between the writes, so a write by a run that is not the last shows.
-TABLES = (
-    """
+# The trigger puts each claim between the writes, so a write by a run that is not the last shows.
+TABLE = """
     CREATE TABLE chaos_effect (
-        id INTEGER PRIMARY KEY, what TEXT NOT NULL, job TEXT NOT NULL, run_no INTEGER NOT NULL,
-        pid INTEGER, owner TEXT, body TEXT NOT NULL DEFAULT '', wall REAL
+        id {id}, what TEXT NOT NULL, job TEXT NOT NULL, run_no BIGINT NOT NULL, pid BIGINT,
+        owner TEXT, body TEXT NOT NULL DEFAULT '', wall DOUBLE PRECISION DEFAULT ({now})
     )
-    """,
-    """
-    CREATE TRIGGER chaos_claim AFTER UPDATE OF run_no ON cron_job
-    BEGIN
-        INSERT INTO chaos_effect (what, job, run_no, owner, wall)
-        VALUES ('claim', new.name, new.run_no, new.owner, (julianday('now') - 2440587.5) * 86400);
-    END
-    """,
-)
+"""
+CLAIM = """
+    INSERT INTO chaos_effect (what, job, run_no, owner)
+    VALUES ('claim', new.name, new.run_no, new.owner);
+"""
+TABLES = {
+    "sqlite": (
+        TABLE.format(id="INTEGER PRIMARY KEY", now="(julianday('now') - 2440587.5) * 86400"),
+        f"CREATE TRIGGER chaos_claim AFTER UPDATE OF run_no ON cron_job BEGIN {CLAIM} END",
+    ),
+    "postgresql": (
+        TABLE.format(
+            id="BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+            now="extract(epoch FROM clock_timestamp())",
+        ),
+        f"""
+        CREATE FUNCTION chaos_claim() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN {CLAIM} RETURN NULL; END $$
+        """,
+        """
+        CREATE TRIGGER chaos_claim AFTER UPDATE OF run_no ON cron_job
+        FOR EACH ROW EXECUTE FUNCTION chaos_claim()
+        """,
+    ),
+}
 
 WRITE = text("""
-    INSERT INTO chaos_effect (what, job, run_no, pid, body, wall)
-    VALUES ('write', :job, :run_no, :pid, :body, (julianday('now') - 2440587.5) * 86400)
+    INSERT INTO chaos_effect (what, job, run_no, pid, body)
+    VALUES ('write', :job, :run_no, :pid, :body)
 """)
 
 # Longer than any test: such a run ends only by what is done to its process.
@@ -53,9 +68,9 @@ LONG_SECONDS = 600
 record = Recorder(Path(os.environ["CHAOS_RECORDS"]))
 
 
-def note(what: str, job: str = "", body: str = "") -> None:
+def note(what: str, job: str = "", body: str = "", amount: float = 0) -> None:
     """Record an event of this process."""
-    record(Event(what, os.getpid(), job, body, parent=os.getppid()))
+    record(Event(what, os.getpid(), job, body, parent=os.getppid(), amount=amount))
 
 
 class Body:
@@ -65,12 +80,20 @@ class Body:
         """Give it a name of its own."""
         # What takes longer, or lets other threads go first, would make it begin later than it does.
         self.name = f"{os.getpid()}-{time.monotonic_ns()}"
+        self.confirmed = 0
+        """How many rows it has been told are written."""
         self._ctx = ctx
         self._values = {"job": job, "run_no": ctx.run_no, "pid": os.getpid(), "body": self.name}
 
-    def write(self) -> Any:
-        """Add a row. In `async def`, await it."""
-        return self._ctx.write(self._insert)
+    async def write(self) -> None:
+        """Add a row."""
+        await self._ctx.write(self._insert)
+        self.confirmed += 1
+
+    def write_here(self) -> None:
+        """Add a row, in `def`."""
+        self._ctx.write(self._insert)
+        self.confirmed += 1
 
     def _insert(self, connection: Connection) -> None:
         connection.execute(WRITE, self._values)
@@ -92,7 +115,7 @@ def recorded(job: str, ctx: JobContext) -> Iterator[Body]:
         how = "refused"
         raise
     finally:
-        note(how, job, body.name)
+        note(how, job, body.name, body.confirmed)
 
 
 @job(every(seconds=1))
@@ -108,9 +131,9 @@ async def quick(ctx: JobContext) -> None:
 def thread(ctx: JobContext) -> None:
     """Write, work, write again, in a thread, which nobody can cancel."""
     with recorded("thread", ctx) as body:
-        body.write()
-        time.sleep(0.1)
-        body.write()
+        body.write_here()
+        threading.Event().wait(0.1)  # time.sleep fails with libfaketime
+        body.write_here()
 
 
 @job(every(seconds=3))
@@ -179,7 +202,7 @@ async def make_tables() -> None:
         await upgrade_schema(database, SystemClock())
 
         def make(connection: Connection) -> None:
-            for statement in TABLES:
+            for statement in TABLES[connection.dialect.name]:
                 connection.exec_driver_sql(statement)
 
         await database.write(make)
