@@ -23,6 +23,9 @@ BUSY_SECONDS = 5.0
 # How often a simulated writer looks whether the lock is gone.
 LOOK_SECONDS = 0.5
 
+# So long after an error somebody looks how the process takes it.
+WATCH_SECONDS = 0.25
+
 # How long a message takes when nothing is wrong, and the news that the database is away.
 TRIP_SECONDS = (0.0, 0.0002, 0.003)
 REFUSED_AFTER = (0.000_001, 1.0, 10.0)
@@ -44,7 +47,14 @@ class Line:
 class Door:
     """One process's way to the database: what SqlStore and Fence ask of a `Database`."""
 
-    def __init__(self, server: Server, process: ProcessLoop, random: Random, instant: bool) -> None:
+    def __init__(
+        self,
+        server: Server,
+        process: ProcessLoop,
+        random: Random,
+        instant: bool,
+        watch: Callable[[], None],
+    ) -> None:
         self.server = server
         self.process = process
         self.line = Line()
@@ -52,6 +62,7 @@ class Door:
         """Since when each request waits for its answer."""
         self._random = random
         self._instant = instant
+        self._watch = watch
         self._check: Callable[[], None] | None = None
         self._numbers = count()
         self._last = 0
@@ -152,6 +163,8 @@ class Door:
         def answer(result: Any, error: BaseException | None) -> None:
             del self.waiting[number]
             process.answer(future, result, error)
+            if error is not None:  # the process rests, and should not be taken for late
+                server.world.after(WATCH_SECONDS, self._watch)
 
         def refuse(reason: str) -> None:
             answer(None, unavailable(reason))

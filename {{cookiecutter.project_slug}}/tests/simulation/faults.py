@@ -128,6 +128,16 @@ def request(world: "Simulation", process: Process, target: str) -> None:
         kill(world, process, target)
 
 
+def run_by_hand(world: "Simulation", process: Process, target: str) -> None:
+    """The operator runs a job now, in this process, and waits for its end."""
+    name = target if target in process.version else world.random.choice(sorted(process.version))
+    world.fault("by hand", None, 0, target)
+    process.run(name)
+    if world.random.random() < 0.4:  # it is held up, and the next one is asked for meanwhile
+        world.later(0.1, lambda: freeze(world, process, target))
+        world.later(1, lambda: world.operate(world.records.request(name)))
+
+
 def deploy(world: "Simulation", process: Process, target: str) -> None:
     """One process after the other stops, and comes back with a job more, or less."""
     if len(world.version) > 5 and world.random.random() < 0.5:
@@ -170,7 +180,7 @@ FAULTS = {
     "kill": Kind(kill, 1.6),
     "kill at statement": Kind(kill_at_statement, 1.3),
     "freeze": Kind(freeze, 1.5),
-    "block": Kind(block, 1.2),
+    "block": Kind(block, 1.6),
     "error before commit": Kind(fail_before, 1.4),
     "error after commit": Kind(fail_after, 1.4),
     "slow": Kind(slow, 1.5),
@@ -180,6 +190,7 @@ FAULTS = {
     "clock step": Kind(step, 1.2),
     "pause": Kind(pause),
     "request": Kind(request),
+    "by hand": Kind(run_by_hand),
     "deploy": Kind(deploy, 0.8),
     "interval": Kind(change_interval, 0.5),
 }

@@ -48,6 +48,8 @@ class Started:
     lease: int
     look_every: int
     grace: int
+    drift: float = 0.0
+    """By which part its monotonic clock is too fast."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,8 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A body has "begun", is "told" to end (by a cancel, or `stopping`), or has "ended"."""
+    """A body has "begun", is "told" to end (by a cancel, or `stopping`), or has "ended". Then its
+    dependency is "torn down"."""
 
     at: int
     process: str
@@ -131,6 +134,26 @@ class Fault:
     until: int
     target: str = ""
     """The job at which it was aimed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A process is asked to run a job now, by somebody who waits for its end."""
+
+    at: int
+    process: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The answer: how the run has ended, as the database has it. None: it is not known."""
+
+    at: int
+    process: str
+    name: str
+    run_no: int | None
+    outcome: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +192,8 @@ Record = (
     | Effect
     | Body
     | Fault
+    | Asked
+    | Answered
     | Noted
     | Problem
     | Healed

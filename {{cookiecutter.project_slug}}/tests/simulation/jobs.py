@@ -1,14 +1,14 @@
 """The jobs of the simulation: each kind misbehaves in a way of its own."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from app.cron import JobContext, crontab, every, job
 from app.cron.fence import LeaseLost
@@ -43,9 +43,9 @@ class Act:
 
     def tell(self, what: str, detail: str = "") -> None:
         """Say that this happens now."""
-        if what != "told" or not self._told:
+        process = self.door.process
+        if process.alive and (what != "told" or not self._told):
             self._told |= what == "told"
-            process = self.door.process
             at, run_no = process.world.now, self.ctx.run_no
             self._record(Body(at, process.name, self.name, run_no, what, detail))
 
@@ -86,6 +86,19 @@ class Act:
             write_effect(connection, self.name, self.ctx.run_no)
 
         return self.ctx.write(write)
+
+
+async def acts() -> AsyncIterator[list[Act]]:
+    """What each body depends on: it puts itself there, and is told of when that is torn down."""
+    given: list[Act] = []
+    try:
+        yield given
+    finally:
+        for act in given:
+            act.tell("torn down")
+
+
+Acts = Annotated[list[Act], Depends(acts)]
 
 
 async def quick(act: Act) -> None:
@@ -269,13 +282,13 @@ def injected(spec: Spec) -> Injected:
         each_process=spec.kind == "alone",
     )
 
-    async def play(ctx: JobContext) -> None:
-        act = Act(ctx, spec.name)
+    async def play(ctx: JobContext, acts: Acts) -> None:
+        acts.append(act := Act(ctx, spec.name))
         with act.lasting():
             await kind.play(act)
 
-    def play_in_thread(ctx: JobContext) -> None:
-        act = Act(ctx, spec.name)
+    def play_in_thread(ctx: JobContext, acts: Acts) -> None:
+        acts.append(act := Act(ctx, spec.name))
         with act.lasting():
             kind.play(act)
 

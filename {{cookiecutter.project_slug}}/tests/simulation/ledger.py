@@ -3,13 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from .history import (
-    Fault,
-    JobChanged,
-    Row,
-    Started,
-    Terms,
-)
+from .history import Body, Fault, JobChanged, Row, Started, Terms
 
 SECOND = 1_000_000
 HOUR = 3600 * SECOND
@@ -37,7 +31,7 @@ REST = 30 * SECOND
 
 
 # What people do on purpose disturbs no process that it is not done to.
-PLANNED = ("pause", "request", "deploy", "interval")
+PLANNED = ("pause", "request", "by hand", "deploy", "interval")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +52,11 @@ class Life:
     started: Started
     stopping: int | None = None
     over: int | None = None
+    own: dict[str, Body] = field(default_factory=dict)
+    """The last that has become of each job that it runs for itself."""
+    own_begun: dict[str, Body] = field(default_factory=dict)
+    asked: set[str] = field(default_factory=set)
+    """The jobs that somebody waits for, who has asked for a run of them."""
 
 
 @dataclass(slots=True)
@@ -75,6 +74,7 @@ class Run:
     begun: int | None = None
     told: int | None = None
     ended: int | None = None
+    torn: int | None = None
     detail: str = ""
     outcome: str | None = None
     recorded: int | None = None

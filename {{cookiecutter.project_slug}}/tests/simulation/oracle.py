@@ -6,6 +6,8 @@ Each rule has a name, which a violation carries. What may excuse a rule stands i
 from collections.abc import Iterable
 
 from .history import (
+    Answered,
+    Asked,
     Body,
     Effect,
     Fault,
@@ -35,10 +37,11 @@ from .ledger import (
     Run,
     Violation,
 )
+from .own_rules import OwnRules
 from .row_rules import RowRules
 
 
-class Oracle(RowRules):
+class Oracle(RowRules, OwnRules):
     """Reads the records in their order, and keeps the violations that it finds."""
 
     def judge(self, records: Iterable[Record], end: int) -> list[Violation]:
@@ -51,8 +54,10 @@ class Oracle(RowRules):
                 case Killed() | Stopped():
                     if isinstance(record, Stopped):
                         self._stopped(record)
+                    self._own_missing(self._lives[record.process])
                     self._lives[record.process].over = record.at
                 case Stopping():
+                    self._own_missing(self._lives[record.process])
                     self._lives[record.process].stopping = record.at
                 case Fault():
                     self._faults.append(record)
@@ -64,6 +69,10 @@ class Oracle(RowRules):
                     self._broken("no complaint", record.text)
                 case Body():
                     self._body(record)
+                case Asked():
+                    self._lives[record.process].asked.add(record.name)
+                case Answered():
+                    self._answered(record)
                 case Noted(what="in vain"):
                     self._in_vain(record)
                 case Effect():
@@ -115,6 +124,14 @@ class Oracle(RowRules):
         if change.new is None and before is not None and before.outcome is None:
             self._broken("abandoned", f"run {change.run_no - 1} has no end", change.name)
 
+    def _answered(self, answer: Answered) -> None:
+        """Who is told how a run has ended finds that in its history."""
+        self._lives[answer.process].asked.discard(answer.name)
+        run = self._job(answer.name).runs.get(answer.run_no or 0)
+        if run is not None and (run.by, run.outcome) != (answer.process, answer.outcome):
+            text = f"run {answer.run_no} is told to be {answer.outcome}, it is {run.outcome}"
+            self._broken("told as recorded", text, answer.name)
+
     def _effect(self, effect: Effect) -> None:
         job = self._job(effect.name)
         row = job.row
@@ -123,8 +140,10 @@ class Oracle(RowRules):
             self._broken("stale effects are refused", text, effect.name)
 
     def _body(self, body: Body) -> None:
-        terms = self._lives[body.process].started.jobs[body.name]
+        life = self._lives[body.process]
+        terms = life.started.jobs[body.name]
         if terms.alone:
+            self._own_body(life, body)
             return
         job = self._job(body.name)
         run = job.runs.get(body.run_no)
@@ -140,6 +159,10 @@ class Oracle(RowRules):
         elif body.what == "ended":
             run.ended, run.detail = body.at, body.detail
             self._trusted(run, body, terms)
+        elif body.what == "torn down":
+            if run.ended is None or run.torn is not None:
+                self._broken("torn down", f"run {body.run_no}: too early, or again", body.name)
+            run.torn = body.at
 
     def _begun(self, job: Job, run: Run, body: Body, terms: Terms) -> None:
         if run.begun is not None:
@@ -218,6 +241,8 @@ class Oracle(RowRules):
             self._broken("nothing is left", f"{record.process}: {', '.join(record.left)}")
 
     def _at_the_end(self) -> None:
+        for life in self._lives.values():
+            self._own_missing(life)
         for name, job in self._jobs.items():
             if self._healed is not None:
                 self._lively(name, job)

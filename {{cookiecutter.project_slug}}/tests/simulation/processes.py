@@ -13,7 +13,7 @@ from app.cron.scheduler import Scheduler
 from app.cron.sql_store import SqlStore
 
 from .door import Door
-from .history import Killed, Problem, Record, Started, Stopped, Stopping
+from .history import Answered, Asked, Killed, Problem, Record, Started, Stopped, Stopping
 from .jobs import Spec, Stage, injected
 from .loop import SECOND, ProcessLoop
 from .server import Server
@@ -83,7 +83,9 @@ class Process:
         self._record = record
         self.loop = ProcessLoop(world, name, drift)
         self.loop.set_exception_handler(self._complain)
-        self.door = Door(server, self.loop, Random(f"{setting.seed}:{name}"), setting.instant)
+        self.door = Door(
+            server, self.loop, Random(f"{setting.seed}:{name}"), setting.instant, self.watch
+        )
         self.clock = SimulatedClock(self.loop, server, skew)
         self._scheduler = Scheduler(
             [injected(spec) for spec in self.version.values()],
@@ -109,6 +111,7 @@ class Process:
                 lease // timedelta(microseconds=1),
                 setting.look_every // timedelta(microseconds=1),
                 GRACE // timedelta(microseconds=1),
+                drift,
             )
         )
         self._spawn(self._scheduler.__aenter__())
@@ -145,11 +148,22 @@ class Process:
 
         self._spawn(self._scheduler.stop()).add_done_callback(rest)
 
+    def run(self, name: str) -> None:
+        """Let it run the job now, as the shell does, and wait for the end."""
+        self._record(Asked(self.loop.world.now, self.name, name))
+
+        def answered(task: asyncio.Task[Any]) -> None:
+            finish = None if task.cancelled() or task.exception() else task.result()
+            answer = (finish.run_no, finish.outcome) if finish else (None, None)
+            self._record(Answered(self.loop.world.now, self.name, name, *answer))
+
+        self._spawn(self._scheduler.run(name)).add_done_callback(answered)
+
     def watch(self) -> None:
         """Unless it is held up, or waits for an answer, it must call itself healthy."""
         held_until = max(self.loop.frozen_until, self.loop.blocked_until)
         held = self.loop.world.now - held_until < SECOND or self.door.waiting
-        if not held and (problem := self._scheduler.problem()):
+        if self.alive and not self.stopping and not held and (problem := self._scheduler.problem()):
             self._record(Problem(self.loop.world.now, self.name, problem))
 
     def close(self) -> None:

@@ -84,7 +84,7 @@ class RowRules(Ledger):
 
     def _claimed(self, job: Job, old: Row, new: Row, change: JobChanged, life: Life) -> None:
         name, now, terms = new.name, change.store_now, life.started.jobs[new.name]
-        requested = old.requested_at is not None
+        requested = old.requested_at is not None or name in life.asked
         if new.run_no != old.run_no + 1:
             self._broken("contiguous", f"run {new.run_no} after {old.run_no}", name)
         if new.owner != change.by or new.lease_until != now + life.started.lease:
@@ -202,6 +202,8 @@ class RowRules(Ledger):
             self._broken("a request is one start", "the end of a run has cleared it", name)
         if run.begun is not None and run.ended is None:
             self._broken("an end is the body's", "it is recorded, and the body goes on", name)
+        elif run.begun is not None and run.torn is None:
+            self._broken("torn down", f"run {old.run_no} has ended, its dependency has not", name)
         run.recorded = change.at
         job.end = change
         if run.ended is None or self._disturbed(change.by, run.ended):

@@ -95,8 +95,9 @@ class Simulation:
         self.version = {kind: Spec(kind, kind, minutes or self.minutes(kind)) for kind in chosen}
         self.due: dict[str, int] = {}
         self.armed: dict[str, list[Callable[[Process], None]]] = {}
-        self.faults = random.randint(36, 46) if faults is None else faults
-        self.records = Records(OperatorDoor(self.server), OperatorClock(self.server))  # type: ignore[arg-type]
+        self.faults = random.randint(38, 49) if faults is None else faults
+        operator: Any = Operator(self.server)
+        self.records = Records(operator, operator)
         self.server.transact("operator", lambda it: it.exec_driver_sql(GHOST))
 
     def minutes(self, kind: str) -> float:
@@ -267,21 +268,14 @@ class Simulation:
         return replace(spec, minutes=minutes)
 
 
-class OperatorClock:
-    """What the operator's statements take for now."""
+class Operator:
+    """The operator's clock, and their way to the database, which nothing disturbs."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
 
     def now(self) -> datetime:
         return moment(self._server.store_now())
-
-
-class OperatorDoor:
-    """The operator's way to the database, which nothing disturbs."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
 
     async def write(self, function: Any, *, urgent: bool = False) -> Any:
         return self._server.transact("operator", function)

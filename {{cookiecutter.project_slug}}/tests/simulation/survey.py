@@ -3,9 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from .history import Body, Fault, JobChanged, Noted, Record, Row, Started, Stopping, Terms
-
-SECOND = 1_000_000
+from .history import Body, Fault, JobChanged, Noted, Record, Started, Stopping, Terms
+from .ledger import SECOND
 
 SOMETIMES = (
     "lease lost while running",
@@ -81,7 +80,6 @@ class _Reader:
         self._survey = survey
         self._lives: dict[str, Started] = {}
         self._stopping: set[str] = set()
-        self._rows: dict[str, Row] = {}
         self._begun: dict[tuple[str, str, int], int] = {}
         self._ended: dict[tuple[str, str, int], int] = {}
         self._starts: dict[str, int] = {}
@@ -164,4 +162,3 @@ class _Reader:
                 self._some("catch-up")
         elif old is not None and old.owner and not new.owner and old.next_run_at < change.store_now:
             self._some("overrun")
-        self._rows[new.name] = new

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from .history import (
+    Answered,
+    Asked,
     Body,
     Effect,
     Fault,
@@ -81,7 +83,8 @@ def ended(at: int, by: str, old: Row, outcome: str = "ok", **other: Any) -> list
 MADE: list[Record] = [started(0, "p1"), started(0, "p2"), changed(0, "p1", None, NEW)]
 FIRST, CLAIM = claimed(2 * SECOND, "p1", NEW)
 BEGUN: list[Record] = [*MADE, *CLAIM, body(2 * SECOND, "begun")]
-ENDED: list[Record] = [*BEGUN, body(3 * SECOND, "ended"), *ended(3 * SECOND, "p1", FIRST)]
+OVER: list[Record] = [*BEGUN, body(3 * SECOND, "ended"), body(3 * SECOND, "torn down")]
+ENDED: list[Record] = [*OVER, *ended(3 * SECOND, "p1", FIRST)]
 FREE = replace(FIRST, owner=None, lease_until=None, lease_seconds=None)
 PAUSED = replace(NEW, paused=True)
 ASKED = replace(FIRST, requested_at=3)
@@ -89,6 +92,36 @@ ASKED_PAUSED = replace(FREE, paused=True, requested_at=5)
 DUE = FIRST.next_run_at
 SECOND_ROW, SECOND_CLAIM = claimed(DUE, "p2", FREE)
 LOST = changed(DUE, "p2", FIRST, SECOND_ROW)
+
+
+def daily(at: int, by: str, old: Row, due: int) -> tuple[Row, list[Record]]:
+    """A claim of a job with times of day: the next one is due 30 s after its time."""
+    next_run_at = at - at % PERIOD + PERIOD + 30 * SECOND
+    new, records = claimed(at, by, replace(old, next_run_at=due), next_run_at=next_run_at)
+    return new, [changed(at, "operator", old, replace(old, next_run_at=due)), *records]
+
+
+CRONTAB = started(
+    0, "p1", jobs={"tick": Terms("crontab", PERIOD, 0.0, splay=MINUTE, timeout=PERIOD)}
+)
+ALONE = started(0, "p1", jobs={"tick": Terms("alone", PERIOD, 0.5, alone=True)})
+AT_ELEVEN = 11 * MINUTE
+
+
+def own(at: int, run_no: int) -> list[Record]:
+    """All that becomes of a body: of one that the process runs for itself, it is all there is."""
+    return [body(at, what, run_no=run_no) for what in ("begun", "ended", "torn down")]
+
+
+def fire_twice() -> list[Record]:
+    """The run of a time of day has ended, and its time comes again."""
+    new = replace(NEW, next_run_at=PERIOD)
+    first, claim = daily(AT_ELEVEN, "p1", new, PERIOD + 5 * SECOND)
+    free = replace(first, owner=None, lease_until=None, lease_seconds=None)
+    again = daily(AT_ELEVEN + MINUTE, "p1", free, PERIOD + 9 * SECOND)[1]
+    made = changed(0, "p1", None, new)
+    return [CRONTAB, made, *claim, *own(AT_ELEVEN, 1), *ended(AT_ELEVEN, "p1", first), *again]
+
 
 GOOD: dict[str, list[Record]] = {
     "one run": ENDED,
@@ -109,6 +142,22 @@ GOOD: dict[str, list[Record]] = {
         body(DUE + MINUTE, "told"),
         body(DUE + MINUTE, "ended"),
     ],
+    "a run by hand": [
+        *MADE,
+        Asked(1, "p1", "tick"),
+        *claimed(SECOND, "p1", NEW)[1],
+        *own(SECOND, 1),
+        *ended(SECOND, "p1", claimed(SECOND, "p1", NEW)[0]),
+        Answered(2 * SECOND, "p1", "tick", 1, "ok"),
+        Killed(3 * SECOND, "p1"),
+        Killed(3 * SECOND, "p2"),
+    ],
+    "two runs of a process's own": [
+        ALONE,
+        *own(SECOND, 1),
+        *own(SECOND + PERIOD, 2),
+        Killed(2 * PERIOD, "p1"),
+    ],
     "a stop": [*ENDED, Stopping(4 * SECOND, "p1"), Stopped(5 * SECOND, "p1", ())],
 }
 
@@ -126,11 +175,7 @@ BAD: dict[str, tuple[str, list[Record]]] = {
     ),
     "a claim of a paused job": (
         "paused",
-        [
-            *MADE,
-            changed(1, "operator", NEW, PAUSED),
-            *claimed(late(2), "p1", PAUSED)[1],
-        ],
+        [*MADE, changed(1, "operator", NEW, PAUSED), *claimed(late(2), "p1", PAUSED)[1]],
     ),
     "a claim too early": ("due", [*MADE, *claimed(late(1), "p1", NEW)[1]]),
     "a claim of a held job": (
@@ -201,6 +246,71 @@ BAD: dict[str, tuple[str, list[Record]]] = {
         "clamp",
         [*MADE, changed(late(1), "p1", NEW, replace(NEW, next_run_at=late(99)))],
     ),
+    "a due time that is left too late": (
+        "clamp",
+        [
+            *MADE[:2],
+            changed(0, "operator", None, replace(NEW, next_run_at=3 * PERIOD)),
+            *claimed(3 * PERIOD, "p1", replace(NEW, next_run_at=3 * PERIOD))[1],
+        ],
+    ),
+    "a time of day moved to the past": (
+        "clamp",
+        [
+            CRONTAB,
+            changed(0, "operator", None, replace(NEW, next_run_at=2 * PERIOD)),
+            changed(
+                PERIOD,
+                "p1",
+                replace(NEW, next_run_at=2 * PERIOD),
+                replace(NEW, next_run_at=PERIOD - 1),
+            ),
+        ],
+    ),
+    "a time of day that runs twice": ("one run a fire", fire_twice()),
+    "a row that is deleted": ("rows stay", [*MADE, changed(late(1), "p1", NEW, None)]),
+    "a change that was not seen": (
+        "whole history",
+        [*MADE, *claimed(late(2), "p1", replace(NEW, failures=1))[1]],
+    ),
+    "a dependency that stays": (
+        "torn down",
+        [*BEGUN, body(late(3), "ended"), *ended(late(3), "p1", FIRST)],
+    ),
+    "a dependency that goes before its body": ("torn down", [*BEGUN, body(late(3), "torn down")]),
+    "a dependency that goes twice": ("torn down", [*OVER, body(late(3), "torn down")]),
+    "an end that is told otherwise": (
+        "told as recorded",
+        [*ENDED, Answered(late(3), "p1", "tick", 1, "error")],
+    ),
+    "an end that is told of another's run": (
+        "told as recorded",
+        [*ENDED, Answered(late(3), "p2", "tick", 1, "ok")],
+    ),
+    "a claim too early after a run by hand": (
+        "due",
+        [
+            *MADE,
+            Asked(1, "p1", "tick"),
+            Answered(2, "p1", "tick", None, None),
+            *claimed(late(1), "p1", NEW)[1],
+        ],
+    ),
+    "an own run too early": ("own gap", [ALONE, *own(late(1), 1), *own(late(2), 2)]),
+    "an own run too late": (
+        "own gap",
+        [ALONE, *own(late(1), 1), *own(late(1) + PERIOD + SECOND // 100, 2)],
+    ),
+    "an own run that never comes": ("own gap", [ALONE, *own(late(1), 1)]),
+    "a first own run that never comes": ("own gap", [ALONE]),
+    "an own run during another": (
+        "own bodies",
+        [ALONE, *own(late(1), 1)[:1], *own(late(1) + PERIOD, 2)],
+    ),
+    "an own run whose dependency stays": (
+        "own bodies",
+        [ALONE, *own(late(1), 1)[:2], *own(late(1) + PERIOD, 2)],
+    ),
     "a row that nobody there knows": (
         "unknown jobs stay",
         [started(0, "p1", jobs={}), changed(1, "p1", None, NEW)],
@@ -225,10 +335,7 @@ BAD: dict[str, tuple[str, list[Record]]] = {
         [*MADE, *CLAIM, Fault(late(2), "freeze", "p1", late(40)), body(late(40), "begun")],
     ),
     "a body that goes on without a lease": ("trust", [*BEGUN, body(late(40), "told")]),
-    "two bodies at once": (
-        "no overlap",
-        [*BEGUN, LOST, body(DUE, "begun", "p2", 2)],
-    ),
+    "two bodies at once": ("no overlap", [*BEGUN, LOST, body(DUE, "begun", "p2", 2)]),
     "two bodies in one process": (
         "one body a process",
         [*BEGUN, *claimed(DUE, "p1", FIRST)[1], body(DUE, "begun", "p1", 2)],
