@@ -36,6 +36,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -53,6 +54,7 @@ STALE = "NO LONGER APPLIES"
 BROKEN = "BROKEN PATCH"
 
 PYTEST_FLAGS = ("-x", "-q", "--color=no", "-p", "no:cacheprovider", "-p", "no:randomly")
+SPREAD = ("-n", str(AT_ONCE)) if find_spec("xdist") else ()
 PYTEST_PASSED, PYTEST_FAILED = 0, 1
 OUTPUT_LINES_MAX = 20
 
@@ -189,7 +191,7 @@ def check_unmutated(original: Path, mutants: Sequence[Mutant]) -> None:
     for postgres in (False, True):
         mine = [mutant for mutant in mutants if needs_postgres(mutant.tests) == postgres]
         if tests := sorted({test for mutant in mine for test in mutant.tests}):
-            run = run_tests(original, tests, BASELINE_TIMEOUT_SECONDS)
+            run = run_tests(original, tests, BASELINE_TIMEOUT_SECONDS, *SPREAD)
             if run.exit_code != PYTEST_PASSED:
                 raise Refused(f"{end_of(run.output)}\nthe tests do not pass without a mutant")
     print(f"the tests pass without a mutant ({time.monotonic() - started:.1f} s)", flush=True)
@@ -235,7 +237,9 @@ def needs_postgres(tests: Iterable[str]) -> bool:
     return any("postgres" in test for test in tests)
 
 
-def run_tests(directory: Path, tests: Sequence[str], timeout_seconds: float) -> PytestRun:
+def run_tests(
+    directory: Path, tests: Sequence[str], timeout_seconds: float, *flags: str
+) -> PytestRun:
     """Run pytest in the directory; when the time is over, kill it and all that it started."""
     environment = {
         name: value
@@ -250,7 +254,7 @@ def run_tests(directory: Path, tests: Sequence[str], timeout_seconds: float) -> 
         "w+", encoding="utf-8", errors="replace"
     ) as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "pytest", *PYTEST_FLAGS, *selected, *tests],
+            [sys.executable, "-m", "pytest", *PYTEST_FLAGS, *flags, *selected, *tests],
             cwd=directory,
             env=environment,
             stdin=subprocess.DEVNULL,
