@@ -967,6 +967,18 @@ def test_a_step_by_which_nothing_goes_wrong_is_no_violation(pid: int, seconds: f
     assert found.delays == pytest.approx([0.01] * 10, abs=1e-5)
 
 
+def test_on_postgres_all_wall_clocks_may_be_stepped() -> None:
+    """The database's is not, nor ours."""
+    found = stepped(regular(), 3600, pid=2)
+    for pid in (1, 3, 4):
+        found.events.append(event("step", pid, 55, amount=-3600))
+    found.events[:] = [
+        replace(each, wall=each.wall - 3600) if each.pid == 1 and each.what != "step" else each
+        for each in found.events
+    ]
+    assert judged(found).violations == []
+
+
 @pytest.mark.parametrize(
     ("seconds", "pid", "expected"), [(3600, 0, (0, 1)), (-3600, 0, (1, 0)), (3600, 2, (1, 0))]
 )
@@ -1005,6 +1017,20 @@ def test_after_a_step_a_run_is_due_within_a_look_and_a_gap(
     """15 s and 13 s from the step on, and then 5 s as ever. On Postgres nothing is added."""
     bodies = after(Body(50), Body(50 + gap, pid=2, late=0.0))
     assert len(gaps(judged(stepped(bodies, -3600, pid=pid)).violations)) == wrong
+
+
+@pytest.mark.parametrize(("at", "wrong"), [(67.9, 0), (68.1, 1)])
+@pytest.mark.parametrize("what", ["step", "disconnect"])
+def test_what_is_done_while_a_run_may_still_start_in_time_can_come_before_it(
+    what: str, at: float, wrong: int
+) -> None:
+    """Due at second 63, it has 5 s: the catch-up delay, and what a busy machine may take."""
+    bodies = after(Body(50), Body(71, pid=2, late=0.0))
+    if what == "step":
+        found = stepped(bodies, 3600, at=at)
+    else:
+        found = evidence(bodies, *ELSEWHERE, event(what, 0, at, amount=9))
+    assert len(gaps(judged(found).violations)) == wrong
 
 
 def test_a_stale_write_is_a_violation_whatever_was_done() -> None:

@@ -72,6 +72,9 @@ def checkout(
         *("--env", f"PYTEST_ADDOPTS={options}"),
         *("--tmpfs", f"{HOME}:exec,mode=1777", image, "sleep", "infinity"),
     ) as container:
+        # As GitHub's runner, the user has a name: Postgres works for nobody without one.
+        passwd = f"echo 'runner:x:{RUNNER}::{HOME}:/bin/bash' >> /etc/passwd"
+        docker("exec", "--user", "0", container.name, "sh", "-c", passwd)
         yield in_container(container, service)
 
 

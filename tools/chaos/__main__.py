@@ -11,12 +11,14 @@ that happens, and who is there to be drawn from, is up to the machine.
 """
 
 import argparse
+import json
 import os
 import random
 import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from tools.chaos.faults import FAULTS
@@ -77,6 +79,7 @@ def run(scenario: Scenario, database: str, seconds: float, seed: int) -> Verdict
     verdict = judge(evidence, JOBS, processes=sum(GROUPS), lease=LEASE_SECONDS, quiet=quiet)
     print(report(name, verdict, load=os.getloadavg()[0], quiet=quiet), flush=True)
     if verdict.violations:
+        (folder / "evidence.json").write_text(json.dumps(asdict(evidence), indent=1))
         print(f"its records and logs: {folder}", flush=True)
     else:
         shutil.rmtree(folder)

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import TypeVar
@@ -301,9 +302,14 @@ class Fleet:
             self.record(Event("terminate", pid))
         for group in self.groups:
             group.process.terminate()
+        ended = Event("terminate", 0)
         for group in self.groups:
             with suppress(subprocess.TimeoutExpired):
                 group.process.wait(END_SECONDS_MAX)
+        # Who was starting just then has come up first, and begun to run what was due.
+        for event in self._follower.new():
+            if event.what == "up":
+                self.record(replace(ended, pid=event.pid))
 
     def evidence(self, since: float, until: float) -> Evidence:
         """Read what has been recorded."""

@@ -447,6 +447,7 @@ class _Judge:
             due = run.end + job.ceiling
         if self._quiet:
             return due, due + (SLACK_SECONDS if self._busy else QUIET_LATE_SECONDS)
+        late = job.catch_up + SLACK_SECONDS  # what is done until then can come before the start
         free = due if run.how != "lost" else max(due, run.start + self._lease)
         for signal in signals:
             gone = signal.monotonic
@@ -460,13 +461,14 @@ class _Judge:
             if any(signal.what in ("stop", "cut") for signal in signals):
                 free += job.ceiling
         for away, rested in self._outages:
-            if away <= free + job.catch_up and rested >= run.start:
+            if run.start <= rested and away <= free + late:
                 free = max(free, rested)
                 if run.end > away - SLACK_SECONDS:
                     free += job.ceiling
-        for step in self._steps_between(run.start, free):
-            free = max(free, step.monotonic + LOOK_SECONDS + job.ceiling)
-        return due, free + job.catch_up + SLACK_SECONDS
+        for step in self._steps:
+            if run.start <= step.monotonic <= free + late:
+                free = max(free, step.monotonic + LOOK_SECONDS + job.ceiling)
+        return due, free + late
 
     def _gone_at(self, signal: Event) -> float:
         """When the process that was terminated had ended its part, at the latest."""
@@ -611,7 +613,7 @@ class _Judge:
         return [
             event.wall - event.monotonic - self._stepped(event)
             for event in self._events
-            if event.pid not in self._own_clocks
+            if event.what not in OF_SERVICE or event.pid not in self._own_clocks
         ]
 
     def _claims(self, name: str) -> list[Claim]:

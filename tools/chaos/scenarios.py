@@ -94,7 +94,7 @@ SCENARIOS = (
     Scenario("disconnect", (DISCONNECT,)),
     Scenario("cut", (CUT,)),
     Scenario("clock", (CLOCK,)),
-    Scenario("all", FAULTS, grace=0),
+    Scenario("all", FAULTS),
 )
 
 

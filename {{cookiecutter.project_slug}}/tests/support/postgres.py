@@ -111,13 +111,16 @@ class PostgresServer:
             "-A",
             "trust",
         ]
-        subprocess.run(  # noqa: S603 -- our own command
+        done = subprocess.run(  # noqa: S603 -- our own command
             [*command, "--no-sync", "--no-instructions", "--locale=C", "--encoding=UTF8"],
-            check=True,
             stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
             cwd=self._folder,
             **self._as,
         )
+        if done.returncode:
+            raise RuntimeError(f"{done.stderr}or set {VARIABLE} to the URL of a server")
 
 
 @contextmanager
