@@ -170,6 +170,7 @@ class Recorded:
     def __init__(self) -> None:
         """Begin with nothing done."""
         self.chosen: list[int] = []
+        self.held_up = 0.0
 
     def up(self) -> list[int]:
         """All six are, whatever is done to them."""

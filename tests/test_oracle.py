@@ -1055,6 +1055,14 @@ def test_the_table_tells_due_times_claims_and_runs_apart() -> None:
     assert cells.split()[:4] == ["tidy", "10", "10", "9"]
 
 
+@pytest.mark.parametrize(("held_up", "told"), [(0.4, False), (2.3, True)])
+def test_a_machine_that_stood_still_is_told(held_up: float, told: bool) -> None:
+    """It excuses nothing, but whoever reads of a late start can guess why it was."""
+    found = judged(evidence(regular(), *ELSEWHERE))
+    last = report("kill", found, load=0, quiet=False, held_up=held_up).splitlines()[-1]
+    assert ("the machine stood still for 2.3 s" in last) == told
+
+
 def test_a_sum_tells_what_was_done_and_what_came_of_it() -> None:
     """All scenarios of a database together."""
     first = judged(stepped(after(*OVERLAP), 3600))

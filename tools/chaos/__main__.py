@@ -15,6 +15,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -77,7 +78,8 @@ def run(scenario: Scenario, database: str, seconds: float, seed: int) -> Verdict
     folder = Path(tempfile.mkdtemp(prefix=f"chaos-{scenario.name}-"))
     evidence = scenario.run(database, folder, GROUPS, seconds, random.Random(seed))
     verdict = judge(evidence, JOBS, processes=sum(GROUPS), lease=LEASE_SECONDS, quiet=quiet)
-    print(report(name, verdict, load=os.getloadavg()[0], quiet=quiet), flush=True)
+    load = os.getloadavg()[0]
+    print(report(name, verdict, load=load, quiet=quiet, held_up=evidence.held_up), flush=True)
     if verdict.violations:
         (folder / "evidence.json").write_text(json.dumps(asdict(evidence), indent=1))
         print(f"its records and logs: {folder}", flush=True)
@@ -97,5 +99,6 @@ def not_run(databases: Sequence[str]) -> list[str]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # or what it has started would go on
     given = read_arguments(sys.argv[1:])
     sys.exit(main(given.minutes, given.scenarios, given.on or DATABASES, given.seed))

@@ -156,6 +156,7 @@ class Fleet:
         self._later: list[tuple[float, Callable[[], None]]] = []
         self.python("-m", "tools.chaos.service")
         self._last_claim, self._looked_at = 0, 0.0
+        self.held_up = 0.0
 
     def python(self, *arguments: str) -> str:
         """Run Python with the service's settings, and give what it prints.
@@ -320,6 +321,7 @@ class Fleet:
             since,
             until,
             read_complaints(self.log),
+            held_up=self.held_up,
             postgres=self.database.name == "postgres",
         )
 

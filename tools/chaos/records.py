@@ -91,6 +91,9 @@ class Evidence:
     until: float
     complaints: list[str] = field(default_factory=list)
     """Warnings and errors in the service's log, but for those of the job that is made to fail."""
+    held_up: float = 0
+    """For how many seconds the harness, which only looks and sleeps, was held up at most: so the
+    machine can have stood still for everybody."""
     postgres: bool = False
     """Else the database is SQLite."""
 

@@ -27,6 +27,9 @@ HEAD = (
 )
 
 
+# A machine that stands still for so long makes claims useless, and leases end.
+HELD_UP_SECONDS = 0.5
+
 # What was done, in words.
 PROCESSES = {
     "kill": "processes killed",
@@ -49,7 +52,7 @@ DONE = {
 }
 
 
-def report(name: str, verdict: Verdict, *, load: float, quiet: bool) -> str:
+def report(name: str, verdict: Verdict, *, load: float, quiet: bool, held_up: float = 0) -> str:
     """Tell what was found, in a table with a line for each job and a last line that sums it up."""
     lines = [*_table([HEAD, *(_cells(row, quiet=quiet) for row in verdict.rows)])]
     if verdict.faults:
@@ -73,7 +76,8 @@ def report(name: str, verdict: Verdict, *, load: float, quiet: bool) -> str:
     summed = ", ".join(f"{count} {what}" for what, count in counts.items())
     delays = verdict.delays
     p99 = f", start delay p99 {percentile(delays, 0.99) * 1000:.0f} ms" if delays else ""
-    return "\n".join([*lines, f"{name}: {word}: {summed}{p99}, load {load:.1f}"])
+    paused = f", the machine stood still for {held_up:.1f} s" if held_up >= HELD_UP_SECONDS else ""
+    return "\n".join([*lines, f"{name}: {word}: {summed}{p99}, load {load:.1f}{paused}"])
 
 
 def total(database: str, verdicts: Sequence[Verdict]) -> str:

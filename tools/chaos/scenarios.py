@@ -77,7 +77,9 @@ def run(
             if found := fault.targets(fleet, events, turn // len(faults)):
                 fault.strike(fleet, random.choice(found), random)
                 act_at, turn = max(act_at + fault.every_seconds, now), next(turns)
+        slept = time.monotonic()
         time.sleep(POLL_SECONDS)
+        fleet.held_up = max(fleet.held_up, time.monotonic() - slept - POLL_SECONDS)
     until = time.monotonic()
     fleet.end()
     return since, until
