@@ -361,6 +361,30 @@ async def test_an_urgent_write_waits_for_no_other(database: Database) -> None:
     await asyncio.gather(*others)
 
 
+def test_all_statements_of_a_read_see_the_same_moment(database: Database) -> None:
+    """What is committed between two of them is seen by the next read. (On SQLite each statement
+    sees its own.)"""
+    database.write_here(create)
+
+    def read_twice(connection: Connection) -> tuple[Any, Any]:
+        before = read_count(connection)
+        database.write_here(increment)
+        return before, read_count(connection)
+
+    assert database.read_here(read_twice) == (0, 0)
+    assert database.read_here(read_count) == 1
+
+
+def test_no_statement_is_kept_in_the_session(database: Database) -> None:
+    """Behind a pooler the next transaction may have another one, which does not know it."""
+    kept = "SELECT count(*) FROM pg_prepared_statements"
+
+    def repeat(connection: Connection) -> Any:
+        return [connection.exec_driver_sql(kept).scalar_one() for _ in range(20)]
+
+    assert set(database.write_here(repeat)) == {0}
+
+
 # A server that goes, and comes back
 
 

@@ -611,6 +611,17 @@ async def test_the_migrations_can_be_undone(
     assert schema(settings) == before
 
 
+@on_postgres
+def test_alembic_waits_for_who_changes_tables(
+    settings: Settings, alembic: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that starts, say: not for ever, and then nothing is changed."""
+    monkeypatch.setattr("app.cron.postgres.LOCK_SECONDS", 0.05)
+    with locked(settings), pytest.raises(DBAPIError, match="lock timeout"):
+        command.upgrade(alembic, "head")
+    assert schema(settings) == {}
+
+
 def test_alembic_upgrades_a_new_database(settings: Settings, alembic: Config) -> None:
     """By its own command, where the app has never run, it makes the database and its schema."""
     command.upgrade(alembic, "head")
