@@ -2,7 +2,6 @@
 
 import re
 import signal
-import sys
 import threading
 import time
 from collections import Counter
@@ -19,11 +18,7 @@ from sqlalchemy import URL, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from tests.server import REAL_SECONDS_MAX, TICKING, Server, free_port, wait_until
-from tools.bake import TEMPLATE
-
-sys.path.append(str(TEMPLATE / "{{cookiecutter.project_slug}}"))
-
-from tests.support.postgres import postgres_database, postgres_server
+from tools.postgres import postgres_database, postgres_server
 
 # A run takes a while, so that a restart could cut one short.
 WORKING = TICKING.replace("\n\ndef service", "\n    await ctx.clock.sleep(0.3)\n\ndef service")

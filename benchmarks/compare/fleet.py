@@ -1,6 +1,5 @@
 """Starts a peer as three uvicorn processes on one file, and does things to them."""
 
-import signal
 import sqlite3
 import subprocess
 import time
@@ -9,7 +8,8 @@ from contextlib import closing
 from pathlib import Path
 
 from benchmarks.compare.peers import Installed, Peer
-from benchmarks.compare.records import Event, Follower, Recorder
+from benchmarks.compare.records import Event
+from tools.records import SIGNALS, Follower, Recorder
 
 PROCESSES = 3
 
@@ -24,13 +24,6 @@ AS_IN_A_CONTAINER = ["sh", "-c", "trap '' TERM && exec \"$@\"", "sh"]
 
 # What `docker stop` gives a container.
 DOCKER_SECONDS = 10.0
-
-SIGNALS = {
-    "kill": signal.SIGKILL,
-    "stop": signal.SIGSTOP,
-    "continue": signal.SIGCONT,
-    "terminate": signal.SIGTERM,
-}
 
 
 class Stuck(Exception):
@@ -48,8 +41,8 @@ class Fleet:
         self._app = f"benchmarks.compare.apps.{peer.app}:service"
         self._python = installed.python
         self._environment = {**installed.environment(folder), "COMPARE_JOB": job}
-        self.record = Recorder(folder / "records.jsonl")
-        self._follower = Follower(folder / "records.jsonl")
+        self.record = Recorder[Event](folder / "records.jsonl")
+        self._follower = Follower(folder / "records.jsonl", Event)
         with closing(sqlite3.connect(folder / "app.db")) as database, database:
             database.execute("CREATE TABLE effect (id INTEGER PRIMARY KEY, pid INTEGER)")
 

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
@@ -17,12 +16,9 @@ from sqlalchemy.pool import NullPool
 
 from tools.chaos.disks import Disk
 from tools.chaos.links import NETWORK
+from tools.postgres import PostgresServer
 
 ROOT = Path(__file__).resolve().parents[2]
-
-sys.path.append(str(ROOT / "{{cookiecutter.project_slug}}"))
-
-from tests.support.postgres import PostgresServer  # noqa: E402
 
 # For so long nobody waits for what has been killed.
 GONE_SECONDS_MAX = 20.0

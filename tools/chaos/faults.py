@@ -1,4 +1,5 @@
 """What is done to the service under test: to one process, to its link, to all, to the database."""
+# ruff: noqa: ARG002 -- each fault is asked with what any of them needs
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -62,9 +63,12 @@ class Fault(ABC):
         """Say what is not here that it needs."""
         return None
 
-    @abstractmethod
     def targets(self, fleet: Fleet, events: list[Event], turn: int) -> list[int]:
-        """Give to whom it can be done now, the `turn`th time. `events` have just happened."""
+        """Give to whom it can be done now, the `turn`th time. `events` have just happened.
+
+        Unless a fault says otherwise, it is done to all, when somebody is up.
+        """
+        return [ALL] if fleet.up() else []
 
     @abstractmethod
     def strike(self, fleet: Fleet, pid: int, random: Random) -> None:
@@ -84,7 +88,7 @@ class Signal(Fault):
         found, up = self.aims[turn % len(self.aims)](fleet, events), fleet.up()
         return [pid for pid in found if pid in up] if len(up) > LEFT_ALONE else []
 
-    def strike(self, fleet: Fleet, pid: int, random: Random) -> None:  # noqa: ARG002
+    def strike(self, fleet: Fleet, pid: int, random: Random) -> None:
         """Send it."""
         fleet.send(self.name, pid)
 
@@ -111,7 +115,7 @@ class Cut(Fault):
             if len(up) >= len(members) + LEFT_ALONE
         ]
 
-    def strike(self, fleet: Fleet, pid: int, random: Random) -> None:  # noqa: ARG002
+    def strike(self, fleet: Fleet, pid: int, random: Random) -> None:
         """Cut it."""
         if group := fleet.group_of(pid):
             fleet.cut_off(group)
@@ -128,7 +132,7 @@ class Clock(Fault):
         """Ask for a library."""
         return lacks_library()
 
-    def targets(self, fleet: Fleet, events: list[Event], turn: int) -> list[int]:  # noqa: ARG002
+    def targets(self, fleet: Fleet, events: list[Event], turn: int) -> list[int]:
         """Give all, or anybody."""
         return [ALL] if fleet.database.name == "sqlite" else fleet.up()
 
@@ -145,14 +149,10 @@ class Clock(Fault):
 
 
 class Away(Fault):
-    """The database is away for a while."""
+    """The database is away for a while. It is there again long before the next time."""
 
     recorded_as = "away"
     every_seconds = 8.0
-
-    def targets(self, fleet: Fleet, events: list[Event], turn: int) -> list[int]:  # noqa: ARG002
-        """Give all, always: it is there again long before the next time."""
-        return [ALL] if fleet.up() else []
 
     def strike(self, fleet: Fleet, pid: int, random: Random) -> None:
         """Take it away, and give it back later."""
@@ -201,7 +201,7 @@ class Full(Away):
         """Ask for a small disk."""
         return lacks_disk()
 
-    def begin(self, fleet: Fleet, random: Random) -> None:  # noqa: ARG002
+    def begin(self, fleet: Fleet, random: Random) -> None:
         """Fill it."""
         assert isinstance(fleet.database, Sqlite)
         assert fleet.database.disk is not None
@@ -220,11 +220,7 @@ class Disconnect(Fault):
     name = "disconnect"
     databases = ("postgres",)
 
-    def targets(self, fleet: Fleet, events: list[Event], turn: int) -> list[int]:  # noqa: ARG002
-        """Give all."""
-        return [ALL] if fleet.up() else []
-
-    def strike(self, fleet: Fleet, pid: int, random: Random) -> None:  # noqa: ARG002
+    def strike(self, fleet: Fleet, pid: int, random: Random) -> None:
         """Terminate them."""
         assert isinstance(fleet.database, Postgres)
         count = fleet.database.disconnect()

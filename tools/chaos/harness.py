@@ -20,13 +20,12 @@ from tools.chaos.links import Link
 from tools.chaos.records import (
     Event,
     Evidence,
-    Follower,
-    Recorder,
     pid_of,
     read_claims,
     read_commits,
     read_complaints,
 )
+from tools.records import SIGNALS, Follower, Recorder
 
 T = TypeVar("T")
 
@@ -47,13 +46,6 @@ CLAIM_SECONDS = 0.1
 
 # After so long something is stuck.
 START_SECONDS_MAX, END_SECONDS_MAX = 60.0, 20.0
-
-SIGNALS = {
-    "kill": signal.SIGKILL,
-    "stop": signal.SIGSTOP,
-    "continue": signal.SIGCONT,
-    "terminate": signal.SIGTERM,
-}
 
 
 class Group:
@@ -130,7 +122,7 @@ class Fleet:
         self.app = f"tools.chaos.service:{app}"
         self.log = folder / "service.log"
         self.records = folder / "records.jsonl"
-        self.record = Recorder(self.records)
+        self.record = Recorder[Event](self.records)
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("CRON_")},
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(SERVICE)]),
@@ -147,7 +139,7 @@ class Fleet:
         self._clocks = clocks
         self._links = links
         self.groups: list[Group] = []
-        self._follower = Follower(self.records)
+        self._follower = Follower(self.records, Event)
         self._up: list[int] = []
         self.events: list[Event] = []
         self.stopped: dict[int, float] = {}
@@ -315,7 +307,7 @@ class Fleet:
     def evidence(self, since: float, until: float) -> Evidence:
         """Read what has been recorded."""
         return Evidence(
-            list(Follower(self.records).new()),
+            list(Follower(self.records, Event).new()),
             read_commits(self.database.effects()),
             read_claims(self.database.history()),
             since,

@@ -5,12 +5,10 @@ what a verdict rests on. The other is the database, read for what only it can te
 there in which order, and when a run was due.
 """
 
-import json
-import os
 import re
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -96,37 +94,6 @@ class Evidence:
     machine can have stood still for everybody."""
     postgres: bool = False
     """Else the database is SQLite."""
-
-
-class Recorder:
-    """Appends to the file. Each line is one write at its end, so processes do not mix lines."""
-
-    def __init__(self, path: Path) -> None:
-        """Make the file, unless it is there."""
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-
-    def __call__(self, event: Event) -> None:
-        """Append the event."""
-        os.write(self._file, f"{json.dumps(asdict(event))}\n".encode())
-
-
-class Follower:
-    """Reads the file while it grows."""
-
-    def __init__(self, path: Path) -> None:
-        """Begin before the first event."""
-        self._path = path
-        self._read = 0
-
-    def new(self) -> Iterator[Event]:
-        """Give the events that have come since it was last asked."""
-        with self._path.open("rb") as file:
-            file.seek(self._read)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return
-                self._read += len(line)
-                yield Event(**json.loads(line))
 
 
 def read_complaints(log: Path) -> list[str]:

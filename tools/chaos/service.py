@@ -8,22 +8,21 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 from app.cron import JobContext, every, job
 from app.cron.clock import SystemClock
 from app.cron.fence import LeaseLost
-from app.cron.job import Function
 from app.db import open_database, upgrade_schema
 from app.main import create_app
 from app.settings import read_settings
 from fastapi import FastAPI
 from sqlalchemy import Connection, text
 
-from tools.chaos.records import Event, Recorder
+from tools.chaos.records import Event
+from tools.records import Recorder, with_record
 
 # The trigger puts each claim between the writes, so a write by a run that is not the last shows.
 TABLE = """
@@ -65,7 +64,7 @@ WRITE = text("""
 # Longer than any test: such a run ends only by what is done to its process.
 LONG_SECONDS = 600
 
-record = Recorder(Path(os.environ["CHAOS_RECORDS"]))
+record = Recorder[Event](Path(os.environ["CHAOS_RECORDS"]))
 
 
 def note(what: str, job: str = "", body: str = "", amount: float = 0) -> None:
@@ -168,32 +167,17 @@ async def rare(ctx: JobContext) -> None:
 
 def service() -> FastAPI:
     """Make the app whose four jobs are judged: runs that end, by themselves or with an error."""
-    return _recorded_app([quick, thread, fails, steady])
+    return with_record(create_app(jobs=[quick, thread, fails, steady]), note)
 
 
 def long_service() -> FastAPI:
     """Make an app with one job, whose runs do not end."""
-    return _recorded_app([long])
+    return with_record(create_app(jobs=[long]), note)
 
 
 def rare_service() -> FastAPI:
     """Make another one, whose job is also rarely due."""
-    return _recorded_app([rare])
-
-
-def _recorded_app(jobs: list[Function]) -> FastAPI:
-    app = create_app(jobs=jobs)
-    lifespan = app.router.lifespan_context
-
-    @asynccontextmanager
-    async def recorded_lifespan(app: FastAPI) -> AsyncIterator[Any]:
-        async with lifespan(app) as state:
-            note("up")
-            yield state
-        note("down")
-
-    app.router.lifespan_context = recorded_lifespan
-    return app
+    return with_record(create_app(jobs=[rare]), note)
 
 
 async def make_tables() -> None:

@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
 
-from benchmarks.compare.apps.work import IN_THREAD, SECONDS, with_record, work, work_in_thread
+from benchmarks.compare.apps.work import IN_THREAD, SECONDS, note, work, work_in_thread
+from tools.records import with_record
 
 NO_DUE_TIME = ""
 
@@ -33,4 +34,4 @@ async def lifespan(_: FastAPI) -> AsyncIterator[None]:
 
 def service() -> FastAPI:
     """Make the app."""
-    return with_record(FastAPI(lifespan=lifespan))
+    return with_record(FastAPI(lifespan=lifespan), note)

@@ -16,9 +16,9 @@ from benchmarks.compare.apps.work import (
     WORK_SECONDS,
     note,
     recorded,
-    with_record,
     work_in_thread,
 )
+from tools.records import with_record
 
 DUE = text("SELECT due_at FROM cron_run WHERE name = 'work' AND run_no = :run_no")
 
@@ -47,4 +47,4 @@ def work_due_in_thread(ctx: JobContext, db: DatabaseDep) -> None:
 
 def service() -> FastAPI:
     """Make the app."""
-    return with_record(create_app(jobs=[work_due_in_thread if IN_THREAD else work_due]))
+    return with_record(create_app(jobs=[work_due_in_thread if IN_THREAD else work_due]), note)

@@ -17,10 +17,11 @@ from benchmarks.compare.apps.work import (
     DATABASE,
     IN_THREAD,
     SECONDS,
-    with_record,
+    note,
     work,
     work_in_thread,
 )
+from tools.records import with_record
 
 due: ContextVar[str] = ContextVar("due")
 
@@ -61,4 +62,4 @@ def service() -> FastAPI:
     log = logging.getLogger("apscheduler.executors")
     log.setLevel(logging.INFO)
     log.addHandler(Due())
-    return with_record(FastAPI(lifespan=lifespan))
+    return with_record(FastAPI(lifespan=lifespan), note)

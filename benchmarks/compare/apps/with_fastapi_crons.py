@@ -12,10 +12,11 @@ from benchmarks.compare.apps.work import (
     DATABASE,
     IN_THREAD,
     SECONDS,
-    with_record,
+    note,
     work,
     work_in_thread,
 )
+from tools.records import with_record
 
 
 def service() -> FastAPI:
@@ -37,4 +38,4 @@ def service() -> FastAPI:
 
     declare = crons.cron(f"* * * * * */{SECONDS}", name="work")  # the sixth field is of seconds
     declare(work_due_in_thread if IN_THREAD else work_due)
-    return with_record(app)
+    return with_record(app, note)

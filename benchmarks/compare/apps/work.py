@@ -4,14 +4,12 @@ import asyncio
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
-from fastapi import FastAPI
-
-from benchmarks.compare.records import JOBS, Event, Recorder
+from benchmarks.compare.records import JOBS, Event
+from tools.records import Recorder
 
 DATABASE = Path(os.environ["COMPARE_DATABASE"])
 INSERT = "INSERT INTO effect (pid) VALUES (?)"
@@ -27,7 +25,7 @@ IN_THREAD = JOB == "thread"
 WORK_SECONDS, BEAT_SECONDS, BEATS = 0.3, 0.25, 60
 """How long a body takes; one in a thread gives so many signs of life."""
 
-record = Recorder(Path(os.environ["COMPARE_RECORDS"]))
+record = Recorder[Event](Path(os.environ["COMPARE_RECORDS"]))
 
 
 def note(what: str, name: str = "", detail: str = "") -> None:
@@ -63,18 +61,3 @@ def work_in_thread(due: str) -> None:
         for _ in range(BEATS):
             time.sleep(BEAT_SECONDS)
             note("beat", name)
-
-
-def with_record(app: FastAPI) -> FastAPI:
-    """Record when the app is up, and when its shutdown is complete."""
-    lifespan = app.router.lifespan_context
-
-    @asynccontextmanager
-    async def recorded_lifespan(app: FastAPI) -> AsyncIterator[Any]:
-        async with lifespan(app) as state:
-            note("up")
-            yield state
-        note("down")
-
-    app.router.lifespan_context = recorded_lifespan
-    return app

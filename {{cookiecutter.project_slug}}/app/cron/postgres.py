@@ -36,9 +36,6 @@ LIBPQ_NAMES = {"ssl": "sslmode"}
 REFUSED = ("FATAL", "but SSL was required", "certificate")
 BUSY = ("starting up", "shutting down", "recovery", "too many", "connection slots")
 
-# For one transaction: a pooler between us and the server may give the session to others.
-LIMIT = "SELECT set_config('{}', '{}', true)"
-
 
 class PostgresDatabase(Database):
     """A Postgres server's database, by a URL such as postgresql://user:password@host/name.
@@ -60,9 +57,13 @@ class PostgresDatabase(Database):
                 **{key: value for key, value in CONNECT.items() if key not in url.query},
             },
         )
-        event.listen(engine, "begin", _limit_waits)
+        # All statements of a read see the same moment. (On SQLite each sees its own.)
+        read_engine = engine.execution_options(
+            isolation_level="REPEATABLE READ", postgresql_readonly=True
+        )
+        event.listen(read_engine, "begin", _limit_read)
         write_engine = engine.execution_options(isolation_level="READ COMMITTED")
-        event.listen(write_engine, "begin", _limit_silence)
+        event.listen(write_engine, "begin", _limit_write)
         writer = DaemonThreads(WRITERS, "database-writer")
         urgent_writer = DaemonThreads(1, "database-urgent-writer")
         host = url.host or url.query.get("host", "local socket")
@@ -70,10 +71,7 @@ class PostgresDatabase(Database):
         super().__init__(
             f"Postgres {host}{port}/{url.database}",
             url,
-            # One snapshot for all statements of a read, as on SQLite.
-            read_engine=engine.execution_options(
-                isolation_level="REPEATABLE READ", postgresql_readonly=True
-            ),
+            read_engine=read_engine,
             write_engine=write_engine,
             writer=writer,
             urgent_writer=urgent_writer,
@@ -85,11 +83,9 @@ class PostgresDatabase(Database):
         does. A server that does not answer yet passes: who uses it may wait for it."""
         try:
             self.read_here(look)
-        except OperationalError as error:
-            if not self.may_be_waited_for(error):
-                self.close()
-                raise DatabaseError(f"{self.name}: {reason_of(error)}") from error
         except (SQLAlchemyError, DatabaseError) as error:
+            if isinstance(error, OperationalError) and self.may_be_waited_for(error):
+                return
             self.close()
             raise DatabaseError(f"{self.name}: {reason_of(error)}") from error
 
@@ -108,16 +104,26 @@ def as_psycopg(url: URL) -> URL:
 
 def limit_statements(connection: Connection, seconds: float) -> None:
     """Let no statement of this transaction take longer."""
-    _limit(connection, "statement_timeout", seconds)
+    _limit(connection, statement_timeout=seconds)
 
 
-def _limit_waits(connection: Connection) -> None:
-    _limit(connection, "lock_timeout", LOCK_SECONDS)
+def _limit_read(connection: Connection) -> None:
+    _limit(connection, lock_timeout=LOCK_SECONDS)
 
 
-def _limit_silence(connection: Connection) -> None:
-    _limit(connection, "idle_in_transaction_session_timeout", IDLE_SECONDS)
+def _limit_write(connection: Connection) -> None:
+    _limit(
+        connection,
+        lock_timeout=LOCK_SECONDS,
+        idle_in_transaction_session_timeout=IDLE_SECONDS,
+    )
 
 
-def _limit(connection: Connection, name: str, seconds: float) -> None:
-    connection.exec_driver_sql(LIMIT.format(name, f"{round(seconds * 1_000)}ms"))
+def _limit(connection: Connection, **limits: float) -> None:
+    """Set these, in seconds, for one transaction: a pooler between us and the server may give the
+    session to others."""
+    settings = ", ".join(
+        f"set_config('{name}', '{round(seconds * 1_000)}ms', true)"
+        for name, seconds in limits.items()
+    )
+    connection.exec_driver_sql(f"SELECT {settings}")

@@ -1,7 +1,7 @@
 """The store in the database: any number of processes share it, and each due time goes to one."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -55,7 +55,12 @@ class SqlStore(Records):
 
     async def register(self, jobs: Sequence[Registration]) -> list[Look]:
         self._jobs |= {job.name: job for job in jobs}
-        return await self._write(lambda it: self._put_right(it, jobs))
+
+        def register(connection: Connection) -> list[Look]:
+            free = lock_rows(connection, (job.name for job in jobs), wait=False)
+            return self._put_right(connection, self._now(connection), jobs, free)
+
+        return await self._write(register)
 
     async def look(self, names: Iterable[str]) -> list[Look]:
         jobs = [self._jobs[name] for name in names]
@@ -103,7 +108,7 @@ class SqlStore(Records):
 
     async def finish(self, finishes: Sequence[Finish]) -> tuple[list[Look], set[str]]:
         def finish(connection: Connection) -> tuple[list[Look], set[str]]:
-            lock_rows(connection, (end.name for end in finishes))
+            free = lock_rows(connection, (end.name for end in finishes))
             now = self._now(connection)
             batch = _json({"name": end.name, "run_no": end.run_no} for end in finishes)
             own = connection.execute(OWN.on(connection), {"batch": batch, "owner": self._owner})
@@ -130,7 +135,7 @@ class SqlStore(Records):
                 gone = connection.execute(LOST.on(connection), values)
                 lost = set(gone.scalars())
             jobs = [self._jobs[end.name] for end in finishes]
-            return self._put_right(connection, jobs), lost
+            return self._put_right(connection, now, jobs, free), lost
 
         return await self._write(finish)
 
@@ -158,10 +163,15 @@ class SqlStore(Records):
             budget_seconds=self.lease.total_seconds() * WRITE_BUDGET,
         )
 
-    def _put_right(self, connection: Connection, jobs: Sequence[Registration]) -> list[Look]:
-        """Make the rows that are missing, let none be due too late, and look at them all."""
-        free = lock_rows(connection, (job.name for job in jobs), wait=False)
-        now = self._now(connection)
+    def _put_right(
+        self,
+        connection: Connection,
+        now: datetime,
+        jobs: Sequence[Registration],
+        free: Container[str],
+    ) -> list[Look]:
+        """Make the rows that are missing, let none that is `free` be due too late, and look at them
+        all."""
         rows = _rows(connection, jobs)
         due = {job.name: _right_due(rows.get(job.name), job, now) for job in jobs}
         wrong = [

@@ -340,6 +340,19 @@ async def test_a_question_that_the_database_does_not_know_is_a_mistake(
             await service.client.get(f"/sessions/{uuid4()}")
 
 
+def work_until(ends: list[float], *, hours: float, seconds: float) -> Function:
+    """A job that comes so often and takes so long, and notes when it has ended, or was stopped."""
+
+    @job(every(hours=hours, jitter=0))
+    async def work(ctx: JobContext) -> None:
+        try:
+            await ctx.clock.sleep(seconds)
+        finally:
+            ends.append(ctx.clock.monotonic())
+
+    return work
+
+
 @each_sickness
 async def test_a_run_that_cannot_renew_its_lease_is_stopped(
     clock: FakeClock, settings: Settings, sickness: Sickness
@@ -347,14 +360,7 @@ async def test_a_run_that_cannot_renew_its_lease_is_stopped(
     """When its lease cannot be trusted any more, at most 25 s after; how it ended is told later."""
     stopped: list[float] = []
 
-    @job(every(hours=1, jitter=0))
-    async def work(ctx: JobContext) -> None:
-        try:
-            await ctx.clock.sleep(1800)
-        finally:
-            stopped.append(ctx.clock.monotonic())
-
-    async with ticking(clock, settings, work) as service:
+    async with ticking(clock, settings, work_until(stopped, hours=1, seconds=1800)) as service:
         begin = clock.monotonic()
         async with sickness(service):
             await clock.advance(minutes=2)
@@ -509,14 +515,7 @@ async def test_a_process_whose_database_was_deleted_claims_nothing_more(
     been stopped: until then neither could know of the other."""
     ends: list[float] = []
 
-    @job(every(minutes=20, jitter=0))
-    async def work(ctx: JobContext) -> None:
-        try:
-            await ctx.clock.sleep(3600)
-        finally:
-            ends.append(ctx.clock.monotonic())
-
-    async with ticking(clock, settings, work) as old:
+    async with ticking(clock, settings, work_until(ends, hours=1 / 3, seconds=3600)) as old:
         for path in path_of(settings).parent.glob("app.db*"):
             path.unlink()
         deleted, before = clock.monotonic(), len(old.starts)
@@ -538,14 +537,7 @@ async def test_a_process_whose_database_was_made_anew_goes_on_in_it(
     is stopped."""
     ends: list[float] = []
 
-    @job(every(minutes=20, jitter=0))
-    async def work(ctx: JobContext) -> None:
-        try:
-            await ctx.clock.sleep(3600)
-        finally:
-            ends.append(ctx.clock.monotonic())
-
-    async with ticking(clock, settings, work) as old:
+    async with ticking(clock, settings, work_until(ends, hours=1 / 3, seconds=3600)) as old:
         ask_server(settings, "DROP DATABASE {name} WITH (FORCE)")
         ask_server(settings, "CREATE DATABASE {name} TEMPLATE template0")
         dropped, before = clock.monotonic(), len(old.starts)
