@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Collection
 from concurrent.futures import Executor
-from contextlib import suppress
 from contextvars import copy_context
 from datetime import datetime, timedelta
 from functools import partial
@@ -122,7 +121,9 @@ class JobRun:
             timeout = TimeoutError(f"longer than {self._allowed()}")
             timeout.__cause__ = error
             return "timeout", note, timeout
-        if self._cancelled or self.context.stop_seen:
+        # A thread hears of it from `ctx.stopping` alone: one that did not look has done it all.
+        unheard = self.job.threaded and error is None
+        if self.context.stop_seen or (self._cancelled and not unheard):
             return "interrupted", note, None if self.task.cancelled() else error
         return ("ok" if error is None else "error"), note, error
 
@@ -167,17 +168,15 @@ class JobRun:
         return await call()
 
     async def _call_in_thread(self, call: Callable[[], Any]) -> Any:
-        """Call it in a thread. A cancel asks the thread to stop, and waits until it has ended."""
+        """Call it in a thread. A cancel asks the thread to stop, which says itself how it ends."""
         run = partial(copy_context().run, self._call_guarded, call)
         thread = asyncio.get_running_loop().run_in_executor(self._threads, run)
-        try:
-            return await asyncio.shield(thread)
-        except asyncio.CancelledError as cancelled:
-            self.context.request_stop()
-            while not thread.done():
-                with suppress(asyncio.CancelledError):  # one is raised below, for all of them
-                    await asyncio.wait([thread])
-            raise cancelled from thread.exception()
+        while not thread.done():
+            try:
+                await asyncio.wait([thread])
+            except asyncio.CancelledError:
+                self.context.request_stop()
+        return thread.result()
 
     def _call_guarded(self, call: Callable[[], Any]) -> Any:
         self._check_lease()

@@ -386,6 +386,34 @@ async def test_a_run_cancelled_before_its_first_step_is_interrupted(clock: FakeC
     assert (finish.outcome, finish.failures, begun) == ("interrupted", 3, [])
 
 
+@pytest.mark.parametrize("ending", ["looks", "does not look", "fails"])
+async def test_a_thread_that_ends_after_its_cancel_says_itself_how(
+    clock: FakeClock, ending: str
+) -> None:
+    """One that did not look at `ctx.stopping` has done it all; what it raises is remembered."""
+    gate = clock.gate()
+
+    @job(AT_ONCE)
+    def subject(ctx: JobContext) -> str:
+        gate.wait()
+        if ending == "fails":
+            raise ValueError("the reason")
+        return "half of it" if ending == "looks" and ctx.stopping else "all of it"
+
+    run = run_of(subject, clock)
+    await clock.settle()
+    run.cancel()
+    await clock.settle()
+    gate.open()
+    await asyncio.wait([run.task])
+    finish = run.finish()
+    assert (finish.outcome, finish.note, finish.error) == {
+        "looks": ("interrupted", "half of it", ""),
+        "does not look": ("ok", "all of it", ""),
+        "fails": ("interrupted", "", "ValueError: the reason"),
+    }[ending]
+
+
 async def test_a_run_that_has_ended_loses_no_lease(clock: FakeClock) -> None:
     """What it did, it did in time, though nobody has asked yet how it ended."""
 
