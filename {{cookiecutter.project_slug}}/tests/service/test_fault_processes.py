@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,7 +21,7 @@ from sqlalchemy import URL
 
 from support import on_postgres, on_sqlite, path_of, query
 from support.databases import locked, name_of
-from support.process import POLL_SECONDS, REAL_SECONDS_MAX, SERVICE, Server
+from support.process import REAL_SECONDS_MAX, SERVICE, Server, wait_until
 
 # Before the service's own part: what it notes, and a job that does so each second.
 HEAD = """
@@ -120,14 +120,6 @@ class Place:
         assert len(ticks) == runs - lost
         # The claim's instant counts; a body begins up to a second after that.
         assert min(later - sooner for sooner, later in pairwise(ticks)) > 0.35
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait until it is so."""
-    deadline = time.monotonic() + REAL_SECONDS_MAX
-    while not condition():
-        assert time.monotonic() < deadline, "it does not come to that"
-        time.sleep(POLL_SECONDS)
 
 
 def end(*servers: Server) -> None:

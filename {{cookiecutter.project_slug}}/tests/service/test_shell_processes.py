@@ -4,15 +4,13 @@ import json
 import signal
 import sqlite3
 import subprocess
-import time
-from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 from sqlalchemy import URL
 
 from support import on_postgres, outside, query
-from support.process import POLL_SECONDS, REAL_SECONDS_MAX, Process, Server
+from support.process import REAL_SECONDS_MAX, Process, Server, wait_until
 
 # A service and its shell. One job is hardly ever due. The other says in a file that it has begun,
 # and waits if it is told to.
@@ -60,14 +58,6 @@ def end(folder: Path, *words: str, **environment: str) -> tuple[int, str]:
     """The exit code and the output of a command."""
     with Command(folder, *words, **environment) as command:
         return command.end()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait until it is so."""
-    deadline = time.monotonic() + REAL_SECONDS_MAX
-    while not condition():
-        assert time.monotonic() < deadline, "it does not come to that"
-        time.sleep(POLL_SECONDS)
 
 
 def test_it_lists_the_jobs_of_a_new_service(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -27,6 +27,14 @@ VARIABLES = {name.upper() for name in Settings.model_fields} | {
     "UVICORN_HOST",
     "UVICORN_PORT",
 }
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait, in real time, until it is so."""
+    deadline = time.monotonic() + REAL_SECONDS_MAX
+    while not condition():
+        assert time.monotonic() < deadline, "it does not come to that"
+        time.sleep(POLL_SECONDS)
 
 
 class Process:
