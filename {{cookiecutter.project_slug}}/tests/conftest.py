@@ -10,8 +10,8 @@ from sqlalchemy import URL
 
 from app.settings import Settings
 from support import FakeClock
-from support.databases import new_url
-from support.postgres import postgres_server
+from support.databases import empty_url
+from support.postgres import postgres_database, postgres_server
 
 
 @pytest_asyncio.fixture
@@ -31,16 +31,15 @@ def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[URL]:
-    """A Postgres server, for all tests that want a database of it."""
-    with postgres_server() as url:
+    """A database on a Postgres server, for one test at a time."""
+    with postgres_server() as server, postgres_database(server) as url:
         yield url
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest) -> Iterator[URL]:
-    """Where a new database is: every test that asks for it runs on both."""
-    with new_url(request) as url:
-        yield url
+def url(request: pytest.FixtureRequest) -> URL:
+    """Where an empty database is: every test that asks for it runs on both."""
+    return empty_url(request)
 
 
 @pytest.fixture

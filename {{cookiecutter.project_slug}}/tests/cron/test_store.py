@@ -13,7 +13,7 @@ import pytest
 from app.cron.memory_store import MemoryStore
 from app.cron.store import HISTORY_RUNS, Claim, Outcome, Store
 from support import FakeClock
-from support.databases import cron_database, new_url
+from support.databases import cron_database, empty_url
 from support.stores import (
     INTERVAL,
     NOW,
@@ -40,7 +40,7 @@ def store(request: pytest.FixtureRequest, clock: FakeClock) -> Iterator[Store]:
     if request.param == "memory":
         yield MemoryStore(clock)
     else:
-        with new_url(request) as url, cron_database(url) as database:
+        with cron_database(empty_url(request)) as database:
             yield sql_store(database, clock)
 
 

@@ -13,8 +13,6 @@ from app.cron.database import Database
 from app.cron.tables import lock_schema, upgrade_tables
 from app.db import database_at
 
-from .postgres import postgres_database
-
 TABLES = ("cron_schema", "cron_job", "cron_run", "cron_process")
 
 on_sqlite = pytest.mark.parametrize("url", ["sqlite"], indirect=True)
@@ -24,14 +22,15 @@ on_postgres = pytest.mark.parametrize("url", ["postgres"], indirect=True)
 """For a test of what only Postgres has."""
 
 
-@contextmanager
-def new_url(request: pytest.FixtureRequest) -> Iterator[URL]:
-    """Where a new database of the kind is that the fixture has as its parameter."""
+def empty_url(request: pytest.FixtureRequest) -> URL:
+    """Where an empty database is, of the kind that the fixture has as its parameter."""
     if request.param == "sqlite":
-        yield make_url(f"sqlite:///{request.getfixturevalue('tmp_path')}/app.db")
-    else:
-        with postgres_database(request.getfixturevalue("postgres")) as url:
-            yield url
+        return make_url(f"sqlite:///{request.getfixturevalue('tmp_path')}/app.db")
+    url: URL = request.getfixturevalue("postgres")
+    disconnect(url)
+    # A new database would take ten times as long.
+    query(url, "DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    return url
 
 
 class HasUrl(Protocol):
