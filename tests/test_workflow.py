@@ -6,10 +6,12 @@ What the `uses:` steps say is for the linters.
 """
 
 import io
+import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +25,7 @@ from tests.engine import Container, base_of, docker, is_there, need_image, uniqu
 from tests.machine import lacking
 from tests.server import free_port
 from tools import pythons
-from tools.bake import bake
+from tools.bake import TEMPLATE, bake
 
 CONTAINER, MACHINE = "in a clean container", "on this machine"
 
@@ -32,6 +34,10 @@ WAYS = (CONTAINER,) if is_there() else (MACHINE, CONTAINER)
 # In a container only what is below HOME can be written.
 RUNNER = "1001:1001"
 HOME, SOURCE = "/home/runner", "/home/runner/work"
+
+USUAL = json.loads((TEMPLATE / "cookiecutter.json").read_text("utf-8"))["python_version"][0]
+RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
+VERSIONS = [version for version in pythons.SUPPORTED if version == USUAL or version != RUNNING]
 
 ELSEWHERE = "-k 'not postgres and not simulation'"
 
@@ -130,25 +136,24 @@ def test_each_step_is_run_here(service: Path) -> None:
 @pytest.mark.parametrize("way", WAYS)
 def test_lint_and_types_are_clean(service: Path, way: str, tmp_path: Path) -> None:
     """On the Python of .python-version."""
-    version = (service / ".python-version").read_text().strip()
-    with checkout(service, version, way, tmp_path) as step:
+    with checkout(service, USUAL, way, tmp_path) as step:
         for command in steps(service, "check"):
             step(command)
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("version", pythons.SUPPORTED)
+@pytest.mark.parametrize("version", VERSIONS)
 def test_its_tests_are_green(service: Path, version: str, way: str, tmp_path: Path) -> None:
     """All of them, without a warning, with what the hashed list installs.
 
-    But for the one that starts the service as another user: only root can. On other Pythons than
-    that of .python-version what differs by the database is tested on SQLite only, to save time.
+    But for the one that starts the service as another user: only root can. To save time, on other
+    Pythons than that of .python-version what differs by the database is tested on SQLite only, and
+    not at all on that of this run: `make test` runs them all in place.
     """
-    usual = (service / ".python-version").read_text().strip()
-    options = "" if version == usual else ELSEWHERE
+    options = "" if version == USUAL else ELSEWHERE
     with checkout(service, version, way, tmp_path, options) as step:
         output = "".join(step(command) for command in steps(service, "test"))
-    left_out = r"(, 1 skipped)?" if version == usual else r"(, 1 skipped)?, \d+ deselected"
+    left_out = r"(, 1 skipped)?" if version == USUAL else r"(, 1 skipped)?, \d+ deselected"
     assert re.search(rf"=+ \d+ passed{left_out} in \S+ .*=+\n$", output), output
 
 
