@@ -207,6 +207,8 @@ class Kind:
     play: Play
     minutes: tuple[float, ...] = (20.0, 30.0, 60.0)
     jitter: float | None = 0.3
+    times: str = ""
+    """Of a crontab, with `minutes` in it."""
     timeout_seconds: float | None = None
     deaf: bool = False
     threaded: bool = False
@@ -224,8 +226,8 @@ KINDS: dict[str, Kind] = {
     "holds": Kind(holds),
     "threaded": Kind(threaded, threaded=True),
     "deaf": Kind(deaf, timeout_seconds=60, deaf=True, threaded=True),
-    "crontab": Kind(writes, minutes=(20.0, 30.0)),
-    "nightly": Kind(quick, minutes=(1440.0,)),
+    "crontab": Kind(writes, minutes=(20.0, 30.0), times="*/{minutes:g} * * * *"),
+    "nightly": Kind(quick, minutes=(1440.0,), times="0,30 0-6,21-23 * * *"),
     "exact": Kind(writes, jitter=0.0),
     "late": Kind(quick, jitter=0.5),
     "alone": Kind(quick),
@@ -246,12 +248,11 @@ class Spec:
         timeout: float | None = kind.timeout_seconds
         if timeout is None:
             timeout = max(30, min(self.minutes * 60, 3600))
-        crontab = self.kind in ("crontab", "nightly")
         return Terms(
             self.kind,
             period,
-            0.0 if crontab else 0.3 if kind.jitter is None else kind.jitter,
-            splay=60 * SECOND if crontab else None,
+            0.0 if kind.times else 0.3 if kind.jitter is None else kind.jitter,
+            splay=60 * SECOND if kind.times else None,
             timeout=round(timeout * SECOND) or None,
             deaf=kind.deaf,
             threaded=kind.threaded,
@@ -264,9 +265,9 @@ class Spec:
 def injected(spec: Spec) -> Injected:
     """The job, ready to run in any process."""
     kind = KINDS[spec.kind]
-    if spec.kind in ("crontab", "nightly"):
-        minutes = "0,30 0-6,21-23" if spec.kind == "nightly" else f"*/{spec.minutes:g} *"
-        schedule = crontab(f"{minutes} * * *", tz="Europe/Madrid", splay=timedelta(minutes=1))
+    if kind.times:
+        times = kind.times.format(minutes=spec.minutes)
+        schedule = crontab(times, tz="Europe/Madrid", splay=timedelta(minutes=1))
     elif kind.jitter is None:
         schedule = every(minutes=spec.minutes)
     else:

@@ -263,7 +263,7 @@ class Simulation:
         """The same job with another interval."""
         factor = self.random.choice([0.25, 0.5, 2.0])
         minutes = max(5.0, spec.minutes * factor)
-        if spec.kind in ("crontab", "nightly"):
+        if KINDS[spec.kind].times:
             minutes = self.minutes(spec.kind)
         return replace(spec, minutes=minutes)
 
