@@ -28,8 +28,9 @@ COALESCE = timedelta(milliseconds=50)
 # The driver counts as late when this much more than LOOK_EVERY has passed since it last looked.
 LATE = timedelta(seconds=30)
 
-# A job is not claimed again sooner after it has been claimed in vain, or the driver might spin.
-LOST = timedelta(milliseconds=10)
+# A job is not claimed again sooner after it has been claimed in vain: another process may keep its
+# row locked for seconds, say one that was frozen in a transaction.
+LOST = timedelta(milliseconds=100)
 
 # How long the driver rests when something has failed that should not.
 FAULT_SECONDS = 1.0
