@@ -135,12 +135,13 @@ class Driver:
         """Claim the job and run it here, and wait until its end is recorded.
 
         None: it is running already or, unless `forced`, not due; or `run_no`, if given, is not its
-        last run any more.
+        last run any more; or the driver stops.
         """
         if run_no is None:
             [look] = await self._store.look([name])
             run_no = look.run_no
-        if name in self._running.names:  # also one that has lost its lease, and does not end
+        # It may also be one that has lost its lease, and does not end.
+        if name in self._running.names or self._stopping.is_set():
             return None
         self._plan.know(name, run_no)
         asked = self._clock.monotonic()

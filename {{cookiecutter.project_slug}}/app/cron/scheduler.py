@@ -113,7 +113,7 @@ class Scheduler:
         """Claim the job and run it here, and wait until its end is recorded.
 
         None: it is running elsewhere or, unless `forced`, not due; or `run_no`, if given, is not
-        its last run any more. Raises StoreUnavailable.
+        its last run any more; or the app ends. Raises StoreUnavailable.
         """
         return await self._driver_of[name].run(name, forced=forced, run_no=run_no)
 

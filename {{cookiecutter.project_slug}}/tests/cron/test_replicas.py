@@ -528,6 +528,19 @@ async def test_what_was_claimed_as_the_app_ends_is_interrupted(clock: FakeClock,
             assert starts[-1] == (two.name, clock.monotonic())
 
 
+async def test_what_is_asked_for_as_the_app_ends_is_not_begun(clock: FakeClock, url: URL) -> None:
+    """Its look was under way when the shutdown began, which has nothing else to wait for."""
+    starts: Starts = []
+    async with replica(clock, url, tick(starts), claims=False) as one:
+        one.store.seconds_after = {"look": 0.5}
+        asked = asyncio.create_task(one.scheduler.run("tick"))
+        await clock.settle()
+        await one.stop()
+        assert await clock.run(asked) is None
+        assert await one.store.history("tick") == []
+    assert starts == []
+
+
 # Requests and pauses
 
 

@@ -1,7 +1,8 @@
 """What the judge keeps of a history as it reads it, and what all of its rules ask."""
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .history import Body, Fault, JobChanged, Row, Started, Terms
 
@@ -33,6 +34,9 @@ REST = 30 * SECOND
 # What people do on purpose disturbs no process that it is not done to.
 PLANNED = ("pause", "request", "by hand", "deploy", "interval")
 
+# What keeps a process from doing anything, or its event loop.
+HELD_UP = ("freeze", "block")
+
 
 @dataclass(frozen=True, slots=True)
 class Violation:
@@ -55,8 +59,8 @@ class Life:
     own: dict[str, Body] = field(default_factory=dict)
     """The last that has become of each job that it runs for itself."""
     own_begun: dict[str, Body] = field(default_factory=dict)
-    asked: set[str] = field(default_factory=set)
-    """The jobs that somebody waits for, who has asked for a run of them."""
+    asked: Counter[str] = field(default_factory=Counter)
+    """How many wait for a run of a job that they have asked for."""
 
 
 @dataclass(slots=True)
@@ -112,6 +116,17 @@ class Ledger:
 
     def _broken(self, rule: str, text: str, name: str = "") -> None:
         self.violations.append(Violation(self._now, rule, text, name))
+
+    def _befalls(self, fault: Fault) -> None:
+        """Something goes wrong. Who is held up meanwhile has the consequences later."""
+        for each in list(self._faults):
+            held, other = (fault, each) if fault.kind in HELD_UP else (each, fault)
+            if held.kind not in HELD_UP or other.kind in HELD_UP or each.until < fault.at:
+                continue
+            if other.process in (None, held.process):
+                until = other.until + held.until - fault.at
+                self._faults.append(replace(other, process=held.process, until=until))
+        self._faults.append(fault)
 
     def _disturbed(self, process: str, since: int, *kinds: str) -> bool:
         """Whether a fault has touched the process, from then until now."""

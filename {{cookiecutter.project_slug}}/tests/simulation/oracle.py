@@ -26,6 +26,7 @@ from .history import (
 from .ledger import (
     CATCH_UP,
     CLOCK_ERROR,
+    HELD_UP,
     PROMPT,
     REST,
     SECOND,
@@ -60,7 +61,7 @@ class Oracle(RowRules, OwnRules):
                     self._own_missing(self._lives[record.process])
                     self._lives[record.process].stopping = record.at
                 case Fault():
-                    self._faults.append(record)
+                    self._befalls(record)
                     if record.kind == "clock step" and record.process is None:
                         self._steps.append(record.at)
                 case Healed():
@@ -70,7 +71,7 @@ class Oracle(RowRules, OwnRules):
                 case Body():
                     self._body(record)
                 case Asked():
-                    self._lives[record.process].asked.add(record.name)
+                    self._lives[record.process].asked[record.name] += 1
                 case Answered():
                     self._answered(record)
                 case Noted(what="in vain"):
@@ -126,7 +127,7 @@ class Oracle(RowRules, OwnRules):
 
     def _answered(self, answer: Answered) -> None:
         """Who is told how a run has ended finds that in its history."""
-        self._lives[answer.process].asked.discard(answer.name)
+        self._lives[answer.process].asked[answer.name] -= 1
         run = self._job(answer.name).runs.get(answer.run_no or 0)
         if run is not None and (run.by, run.outcome) != (answer.process, answer.outcome):
             text = f"run {answer.run_no} is told to be {answer.outcome}, it is {run.outcome}"
@@ -172,7 +173,7 @@ class Oracle(RowRules, OwnRules):
         if waited > run.lease * TRUSTED + CLOCK_ERROR:
             self._broken("trust", f"begun {waited / SECOND} s after the claim", body.name)
         elif waited > START_SLACK + CLOCK_ERROR and not self._disturbed(
-            run.by, run.claimed, "freeze", "block"
+            run.by, run.claimed, *HELD_UP
         ):
             self._broken("start slack", f"begun {waited / SECOND} s later", body.name)
         for number, other in job.runs.items():
@@ -188,9 +189,7 @@ class Oracle(RowRules, OwnRules):
         life = self._lives[other.by]
         if life.over is not None or other.told is not None or terms.threaded:
             return True
-        return self._stepped(other.claimed) or self._disturbed(
-            other.by, other.leased, "freeze", "block"
-        )
+        return self._stepped(other.claimed) or self._disturbed(other.by, other.leased, *HELD_UP)
 
     def _trusted(self, run: Run, body: Body, terms: Terms) -> None:
         """A body is told to end before its lease does."""
@@ -201,7 +200,7 @@ class Oracle(RowRules, OwnRules):
             return
         if terms.threaded and over < 6 * SECOND:
             return
-        if not self._disturbed(run.by, run.leased, "freeze", "block"):
+        if not self._disturbed(run.by, run.leased, *HELD_UP):
             text = f"run {body.run_no} goes on {over / SECOND} s after its lease is not trusted"
             self._broken("trust", text, body.name)
 
@@ -224,7 +223,7 @@ class Oracle(RowRules, OwnRules):
         life = self._lives[record.process]
         assert life.stopping is not None
         seconds = record.at - life.stopping - life.started.grace - STOP_SLACK
-        if seconds > 0 and not self._disturbed(record.process, life.stopping, "freeze", "block"):
+        if seconds > 0 and not self._disturbed(record.process, life.stopping, *HELD_UP):
             self._broken("stop is bounded", f"{record.process}: {seconds / SECOND} s over")
         bodies = False
         for name, job in self._jobs.items():

@@ -1,7 +1,7 @@
 """The rules for the jobs that each process runs for itself, of which the database knows nothing."""
 
 from .history import Body
-from .ledger import CATCH_UP, PROMPT, SECOND, Ledger, Life
+from .ledger import CATCH_UP, HELD_UP, PROMPT, SECOND, Ledger, Life
 
 # A timer of a clock that is right fires when it should, and nothing else takes time.
 EXACT = SECOND // 1000
@@ -42,7 +42,7 @@ class OwnRules(Ledger):
             due = self._drawn(terms, f"{name}:{last.run_no}:gap", since)
             # What a step of the clock is taken for is rounded, or wrong by a drift.
             slack = 2 * PROMPT if life.started.drift or self._stepped(since) else EXACT
-            if self._disturbed(process, since, "freeze", "block"):
+            if self._disturbed(process, since, *HELD_UP):
                 return
         late = self._now - due
         if late > slack or (last and begins and late < -slack and name not in life.asked):

@@ -61,9 +61,15 @@ class RowRules(Ledger):
                 "clamp", f"moved by {(new.next_run_at - old.next_run_at) / SECOND} s", new.name
             )
 
-    def _unclamped(self, job: Job, old: Row, change: JobChanged, terms: Terms, life: Life) -> None:
+    def _unclamped(
+        self, job: Job, before: Run | None, old: Row, change: JobChanged, life: Life
+    ) -> None:
         """Who looks at a due time that is too late for the schedule brings it back."""
+        terms = life.started.jobs[old.name]
         since = max(life.started.at, job.changed, *self._steps[-1:])
+        if terms.splay is not None and before is not None:
+            # A time of day that has had its run is not due again, though the clock was set back.
+            since = max(since, change.at - (change.store_now - before.store_now))
         due = change.at - (change.store_now - old.next_run_at)
         longest = terms.period * (1 + terms.jitter) + (terms.splay or 0)
         over = due - since - longest - life.started.look_every - 10 * SECOND
@@ -84,7 +90,7 @@ class RowRules(Ledger):
 
     def _claimed(self, job: Job, old: Row, new: Row, change: JobChanged, life: Life) -> None:
         name, now, terms = new.name, change.store_now, life.started.jobs[new.name]
-        requested = old.requested_at is not None or name in life.asked
+        requested = old.requested_at is not None or life.asked[name] > 0
         if new.run_no != old.run_no + 1:
             self._broken("contiguous", f"run {new.run_no} after {old.run_no}", name)
         if new.owner != change.by or new.lease_until != now + life.started.lease:
@@ -105,7 +111,7 @@ class RowRules(Ledger):
             self._floor(job, before, old, change, requested=requested)
         if not requested:
             self._fire_again(before, old, change, terms)
-            self._unclamped(job, old, change, terms, life)
+            self._unclamped(job, before, old, change, life)
             self._punctual(job, old, change)
             self._catch_up(old, change, before, terms, life)
         run = Run(

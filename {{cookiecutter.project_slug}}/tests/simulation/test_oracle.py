@@ -123,6 +123,31 @@ def fire_twice() -> list[Record]:
     return [CRONTAB, made, *claim, *own(AT_ELEVEN, 1), *ended(AT_ELEVEN, "p1", first), *again]
 
 
+def fire_set_back() -> list[Record]:
+    """The run of a time of day has ended, and the clock is set back by ten minutes. A process that
+    starts then leaves the next time as it is: the ones before have had their runs."""
+    new = replace(NEW, next_run_at=PERIOD)
+    first, claim = daily(AT_ELEVEN, "p1", new, PERIOD + 5 * SECOND)
+    free = replace(first, owner=None, lease_until=None, lease_seconds=None)
+    due = free.next_run_at
+    _, [second, run] = claimed(
+        due + PERIOD, "p2", free, next_run_at=due + PERIOD, lease_until=due + LEASE
+    )
+    assert isinstance(second, JobChanged)
+    return [
+        CRONTAB,
+        changed(0, "p1", None, new),
+        *claim,
+        *own(AT_ELEVEN, 1),
+        *ended(AT_ELEVEN, "p1", first),
+        Fault(AT_ELEVEN + MINUTE, "clock step", None, AT_ELEVEN + MINUTE),
+        Killed(AT_ELEVEN + MINUTE, "p1"),
+        replace(CRONTAB, at=AT_ELEVEN + 2 * MINUTE, process="p2"),
+        replace(second, store_now=due),
+        run,
+    ]
+
+
 GOOD: dict[str, list[Record]] = {
     "one run": ENDED,
     "the next run, elsewhere": [*ENDED, *SECOND_CLAIM, body(DUE, "begun", "p2", 2)],
@@ -152,6 +177,21 @@ GOOD: dict[str, list[Record]] = {
         Killed(3 * SECOND, "p1"),
         Killed(3 * SECOND, "p2"),
     ],
+    "two who ask for a run, of whom one has it": [
+        *MADE,
+        Asked(1, "p1", "tick"),
+        Asked(1, "p1", "tick"),
+        Answered(1, "p1", "tick", None, None),
+        *claimed(SECOND, "p1", NEW)[1],
+    ],
+    "an outage that lasts longer for who is frozen": [
+        *BEGUN,
+        Fault(3 * SECOND, "cut off", "p1", 9 * SECOND),
+        Fault(5 * SECOND, "freeze", "p1", 15 * SECOND),
+        *(replace(each, at=16 * SECOND) for each in own(0, 1)[1:]),
+        *ended(18 * SECOND, "p1", FIRST),
+    ],
+    "a time of day that has had its run when the clock is set back": fire_set_back(),
     "two runs of a process's own": [
         ALONE,
         *own(SECOND, 1),
