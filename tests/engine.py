@@ -113,7 +113,8 @@ def image_of(service: Path) -> Iterator[str]:
 def docker(*arguments: str, data: bytes | None = None) -> str:
     """Run a command of Docker's with `data` as its input; it must succeed. Return its output."""
     done = subprocess.run(["docker", *arguments], input=data, capture_output=True)
-    assert done.returncode == 0, f"docker {' '.join(arguments)}\n{done.stderr.decode()}"
+    words = (done.stdout + done.stderr).decode(errors="replace")
+    assert done.returncode == 0, f"docker {' '.join(arguments)}\n{words}"
     return done.stdout.decode()
 
 
