@@ -28,9 +28,9 @@ COALESCE = timedelta(milliseconds=50)
 # The driver counts as late when this much more than LOOK_EVERY has passed since it last looked.
 LATE = timedelta(seconds=30)
 
-# A job is not claimed again sooner after it has been claimed in vain: another process may keep its
-# row locked for seconds, say one that was frozen in a transaction.
-LOST = timedelta(milliseconds=100)
+# A job is not claimed again sooner after it has been claimed in vain, nor its end recorded: another
+# transaction may keep its row locked for seconds, say that of a process which is frozen.
+TRY_AGAIN = timedelta(milliseconds=100)
 
 # How long the driver rests when something has failed that should not.
 FAULT_SECONDS = 1.0
@@ -125,6 +125,9 @@ class Driver:
             await self._ends.record()
             if self._claims:
                 await self._store.check_out()
+            while self._ends.names:
+                await self._clock.sleep(TRY_AGAIN.total_seconds())
+                await self._ends.record()
         except Exception as error:  # noqa: BLE001 -- nothing may keep the app from ending
             log.error("cron: the database is not told of the end: %s", error)
         finally:
@@ -189,6 +192,8 @@ class Driver:
 
     async def _wait(self, look_at: int) -> None:
         """Until something is due, a run has ended, the driver stops, or it is `look_at`."""
+        if self._ends.names:
+            look_at = min(look_at, self._agenda.time() + TRY_AGAIN // MICROSECOND)
         while not self._wake.is_set() and not self._stale:
             seconds = (self._agenda.wake_at(look_at) - self._agenda.time()) / 1_000_000
             if seconds <= 0:
@@ -239,7 +244,7 @@ class Driver:
         await each(self._store.claim, wishes, begin)
         self._claim_failed = False
         if lost:  # what has failed is tried again after the next look at all jobs
-            self._add(await self._store.look(sorted(lost)), soonest=LOST)
+            self._add(await self._store.look(sorted(lost)), soonest=TRY_AGAIN)
 
     def _begin(self, claimed: Claimed, asked: float) -> None:
         self._plan.know(claimed.name, claimed.run_no)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
 from typing import TypeVar
 
 from .job import JobLog
@@ -40,7 +40,7 @@ class Ends:
     """The ends of runs which the store does not have yet. `recorded` is given what is known of the
     jobs after that."""
 
-    def __init__(self, store: Store, recorded: Callable[[list[Look]], None]) -> None:
+    def __init__(self, store: Store, recorded: Callable[[Iterable[Look]], None]) -> None:
         self._store = store
         self._tell = recorded
         self._finishes: dict[str, Finish] = {}
@@ -61,10 +61,18 @@ class Ends:
 
     async def record(self) -> None:
         """Tell the store. What it cannot record now is kept for later."""
+        passed = set[str]()
+
+        def recorded(finishes: Sequence[Finish], answer: tuple[list[Look], set[str]]) -> None:
+            looks, lost = {look.name: look for look in answer[0]}, answer[1]
+            passed.update({finish.name for finish in finishes} - looks.keys())
+            self._recorded([end for end in finishes if end.name in looks], looks, lost)
+
         if finishes := list(self._finishes.values()):
-            await each(self._store.finish, finishes, self._recorded)
+            await each(self._store.finish, finishes, recorded)
             for finish in finishes:  # those that have failed alone: their leases run out
-                self._settle(finish, recorded=False)
+                if finish.name not in passed:
+                    self._settle(finish, recorded=False)
 
     def give_up(self) -> None:
         """The store is not told any more."""
@@ -74,18 +82,19 @@ class Ends:
         for awaited in self._awaited.values():
             _fail(awaited)
 
-    def _recorded(self, finishes: Sequence[Finish], answer: tuple[list[Look], set[str]]) -> None:
-        looks, lost = answer
-        for finish, look in zip(finishes, looks, strict=True):
+    def _recorded(
+        self, finishes: Iterable[Finish], looks: dict[str, Look], lost: Container[str]
+    ) -> None:
+        for finish in finishes:
             if finish.name in lost:
                 JobLog(finish.name, finish.run_no).warning(
                     "%s, but it was not the last run any more: it counts as abandoned",
                     finish.outcome,
                 )
             else:
-                _report(finish, look)
+                _report(finish, looks[finish.name])
             self._settle(finish, recorded=finish.name not in lost)
-        self._tell(looks)
+        self._tell(looks.values())
 
     def _settle(self, finish: Finish, *, recorded: bool) -> None:
         if self._finishes.get(finish.name) is not finish:

@@ -101,7 +101,7 @@ class Leases:
     async def _renew(self) -> None:
         runs, asked = self._kept(), self._clock.monotonic()
         try:
-            lost = await self._store.heartbeat([run.claimed for run in runs])
+            held = await self._store.heartbeat([run.claimed for run in runs])
         except StoreUnavailable as error:
             log.debug("cron: no heartbeat: %s", error)  # the driver tells of the outage, once
             return
@@ -109,7 +109,7 @@ class Leases:
             log.exception("cron: the leases cannot be renewed")
             return
         for run in runs:
-            if run.job.name in lost:
+            if held.get(run.job.name) is False:
                 run.lose_lease("it had run out, or another process has the job")
-            else:
+            elif run.job.name in held:
                 run.trusted_until = self.trusted_until(asked)

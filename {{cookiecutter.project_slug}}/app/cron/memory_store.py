@@ -73,8 +73,8 @@ class MemoryStore:
             )
         return claimed
 
-    async def heartbeat(self, runs: Sequence[Claimed]) -> set[str]:
-        return {run.name for run in runs if not self._is_under_way(run.name, run.run_no)}
+    async def heartbeat(self, runs: Sequence[Claimed]) -> dict[str, bool]:
+        return {run.name: self._is_under_way(run.name, run.run_no) for run in runs}
 
     async def finish(self, finishes: Sequence[Finish]) -> tuple[list[Look], set[str]]:
         now = self._read_clock()

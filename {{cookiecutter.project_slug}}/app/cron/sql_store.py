@@ -88,31 +88,30 @@ class SqlStore(Records):
 
         return await self._write(claim)
 
-    async def heartbeat(self, runs: Sequence[Claimed]) -> set[str]:
-        batch = _json({"name": run.name, "run_no": run.run_no} for run in runs)
-
-        def renew(connection: Connection) -> set[str]:
-            names = {run.name for run in runs}
-            lock_rows(connection, names)
+    async def heartbeat(self, runs: Sequence[Claimed]) -> dict[str, bool]:
+        def renew(connection: Connection) -> dict[str, bool]:
+            free = lock_rows(connection, (run.name for run in runs), wait=False)
             now = self._now(connection)
             values = {
-                "batch": batch,
+                "batch": _runs(run for run in runs if run.name in free),
                 "owner": self._owner,
                 "now": to_microseconds(now),
                 "lease_until": to_microseconds(now + self.lease),
                 "lease_seconds": self.lease // SECOND,
             }
-            return names - set(connection.execute(HEARTBEAT.on(connection), values).scalars())
+            renewed = set(connection.execute(HEARTBEAT.on(connection), values).scalars())
+            passed = [run for run in runs if run.name not in free]
+            locked = self._own(connection, passed) if passed else {}
+            return {run.name: run.name in renewed for run in runs if run.name not in locked}
 
         return await self._write(renew)
 
     async def finish(self, finishes: Sequence[Finish]) -> tuple[list[Look], set[str]]:
         def finish(connection: Connection) -> tuple[list[Look], set[str]]:
-            free = lock_rows(connection, (end.name for end in finishes))
+            free = lock_rows(connection, (end.name for end in finishes), wait=False)
             now = self._now(connection)
-            batch = _json({"name": end.name, "run_no": end.run_no} for end in finishes)
-            own = connection.execute(OWN.on(connection), {"batch": batch, "owner": self._owner})
-            due = {row.name: to_moment(row.next_run_at) for row in own}
+            due = self._own(connection, finishes)
+            ends = [end for end in finishes if end.name in free or end.name not in due]
             ended = _json(
                 {
                     "name": end.name,
@@ -124,17 +123,17 @@ class SqlStore(Records):
                     "failures": end.failures,
                     "next_run_at": to_microseconds(end.next_run_at(now, due[end.name])),
                 }
-                for end in finishes
+                for end in ends
                 if end.name in due
             )
             for statement in (END, END_RUN):
                 connection.execute(statement.on(connection), {"batch": ended})
             lost = set[str]()
             if len(due) < len(finishes):  # not all of the rest: an unanswered end is sent again
-                values = {"batch": batch, "owner": self._owner}
+                values = {"batch": _runs(ends), "owner": self._owner}
                 gone = connection.execute(LOST.on(connection), values)
                 lost = set(gone.scalars())
-            jobs = [self._jobs[end.name] for end in finishes]
+            jobs = [self._jobs[end.name] for end in ends]
             return self._put_right(connection, now, jobs, free), lost
 
         return await self._write(finish)
@@ -163,6 +162,12 @@ class SqlStore(Records):
             budget_seconds=self.lease.total_seconds() * WRITE_BUDGET,
         )
 
+    def _own(self, connection: Connection, runs: Iterable[Claimed | Finish]) -> dict[str, datetime]:
+        """Those of the runs that are still its own, and when their jobs are due next."""
+        values = {"batch": _runs(runs), "owner": self._owner}
+        rows = connection.execute(OWN.on(connection), values)
+        return {row.name: to_moment(row.next_run_at) for row in rows}
+
     def _put_right(
         self,
         connection: Connection,
@@ -184,7 +189,8 @@ class SqlStore(Records):
             late = _json(each for each in wrong if each["name"] in rows)
             connection.execute(ADD.on(connection), {"batch": new})
             connection.execute(SET_DUE.on(connection), {"batch": late})
-            rows = _rows(connection, jobs)
+            # Again, for what another transaction has made meanwhile, or forgotten.
+            return self._put_right(connection, now, jobs, free=())
         return [_look(rows[job.name], now) for job in jobs]
 
 
@@ -216,6 +222,10 @@ def _look(row: Row[Any], now: datetime) -> Look:
 
 def _names_of(jobs: Iterable[Registration]) -> str:
     return _json({"name": job.name} for job in jobs)
+
+
+def _runs(runs: Iterable[Claimed | Finish]) -> str:
+    return _json({"name": run.name, "run_no": run.run_no} for run in runs)
 
 
 def _json(rows: Iterable[dict[str, object]]) -> str:

@@ -141,12 +141,18 @@ class Store(Protocol):
         Not one whose job another process has in its hands at this moment, unless it should `wait`.
         """
 
-    async def heartbeat(self, runs: Sequence[Claimed]) -> set[str]:
-        """Renew the leases of the runs. Returns the names of those that hold none any more."""
+    async def heartbeat(self, runs: Sequence[Claimed]) -> dict[str, bool]:
+        """Renew the leases of the runs. Returns by name whether it holds one.
+
+        Nothing is said of those that another transaction has in its hands at this moment.
+        """
 
     async def finish(self, finishes: Sequence[Finish]) -> tuple[list[Look], set[str]]:
         """Record the ends of runs, and look at their jobs. Then the names of those whose end could
-        not be recorded: another run had begun, and theirs counts as abandoned."""
+        not be recorded: another run had begun, and theirs counts as abandoned.
+
+        Nothing is done for those that another transaction has in its hands at this moment.
+        """
 
     async def check_in(self, absence: tuple[datetime, datetime] | None = None) -> None:
         """Say that the process is alive, and from when to when it did not run, if it did not."""

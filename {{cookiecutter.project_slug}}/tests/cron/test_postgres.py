@@ -15,6 +15,7 @@ import time_machine
 from sqlalchemy import URL, Connection, event, make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from app.cron import JobContext, every, job
 from app.cron.clock import SystemClock
 from app.cron.database import Database, DatabaseError
 from app.cron.fence import LeaseLost, WriteTooLong
@@ -24,10 +25,20 @@ from app.cron.records import Records
 from app.cron.store import StoreUnavailable
 from app.cron.tables import lock_schema, upgrade_tables
 from app.db import database_at
-from support import FakeClock, on_postgres, query
+from support import FakeClock, on_postgres, query, replica
 from support.counts import create, increment, read_count
 from support.databases import contents, disconnect
-from support.stores import LEASE, NOW, after, claim, first_in, look_at, ok, sql_store
+from support.stores import (
+    LEASE,
+    NOW,
+    after,
+    claim,
+    first_in,
+    look_at,
+    ok,
+    on_each_statement,
+    sql_store,
+)
 
 # After so much real time something is stuck, and the test fails.
 REAL_SECONDS_MAX = 30.0
@@ -147,34 +158,76 @@ def test_rows_are_locked_in_one_order(database: Database) -> None:
 CLAIM = "UPDATE cron_job SET run_no = run_no + 1, owner = 'two' WHERE name = 'tick'"
 
 
-async def test_an_end_waits_for_a_claim_and_is_lost(database: Database, clock: FakeClock) -> None:
-    """The row is that of the newer run, to the letter."""
-    store = sql_store(database, clock)
-    await store.register([first_in(NOW)])
-    run = await claim(store)
-    with transaction(database, CLAIM) as other:
-        task = asyncio.create_task(store.finish([ok(run)]))
-        async with waiting(task, database):
-            other.commit()
-            before = await asyncio.to_thread(contents, database)
-    assert (await task)[1] == {"tick"}
-    assert contents(database) == before
-
-
-async def test_a_heartbeat_waits_for_a_claim_and_is_lost(
+async def test_an_end_passes_by_what_another_has_locked(
     database: Database, clock: FakeClock
 ) -> None:
-    """The newer run's lease is not its to renew."""
+    """The others are recorded at once. Then it has become a claim: its row stays, to the letter."""
     store = sql_store(database, clock)
-    await store.register([first_in(NOW)])
-    run = await claim(store)
+    await store.register([first_in(NOW), first_in(NOW, "other")])
+    runs = await store.claim([after(0), after(0, "other")])
     with transaction(database, CLAIM) as other:
-        task = asyncio.create_task(store.heartbeat([run]))
-        async with waiting(task, database):
-            other.commit()
-            before = await asyncio.to_thread(contents, database)
-    assert await task == {"tick"}
+        looks, lost = await store.finish([ok(run) for run in runs])
+        assert ([look.name for look in looks], lost) == (["other"], set())
+        other.commit()
+    before = contents(database)
+    _, lost = await store.finish([ok(runs[0])])
+    assert lost == {"tick"}
     assert contents(database) == before
+
+
+async def test_a_heartbeat_passes_by_what_another_has_locked(
+    database: Database, clock: FakeClock
+) -> None:
+    """The others are renewed at once. Of it nothing is known, until it has become a claim."""
+    store = sql_store(database, clock)
+    await store.register([first_in(NOW), first_in(NOW, "other")])
+    runs = await store.claim([after(0), after(0, "other")])
+    with transaction(database, CLAIM) as other:
+        assert await store.heartbeat(runs) == {"other": True}
+        other.commit()
+    before = contents(database)
+    assert await store.heartbeat(runs[:1]) == {"tick": False}
+    assert contents(database) == before
+
+
+async def test_a_locked_row_holds_up_no_other_job(clock: FakeClock, url: URL) -> None:
+    """Neither a run of it that has ended, nor one that goes on: say, a session was never closed."""
+    starts = list[float]()
+
+    @job(every(seconds=5, jitter=0))
+    async def locked(ctx: JobContext) -> None:
+        await ctx.clock.sleep(1)
+
+    @job(every(seconds=5, jitter=0))
+    async def other(ctx: JobContext) -> None:
+        starts.append(ctx.clock.monotonic())
+        await ctx.clock.sleep(4)  # longer than its lease, which is renewed
+
+    lock = "SELECT FROM cron_job WHERE name = 'locked' FOR UPDATE"
+    async with replica(clock, url, locked, other, lease=3 * SECOND) as one:
+        with transaction(one.database, lock):
+            await clock.advance(seconds=10)
+            assert starts == [0, 5, 10]
+        await clock.advance(seconds=1)
+        assert [run.outcome for run in await one.store.history("locked")] == ["ok"]
+
+
+async def test_an_end_that_is_locked_out_at_the_stop_is_tried_again(
+    clock: FakeClock, url: URL
+) -> None:
+    """Another process has the row for a moment: the outcome is not lost."""
+
+    @job(every(minutes=1, jitter=0))
+    async def locked(ctx: JobContext) -> None:
+        await ctx.clock.sleep(5)
+
+    async with replica(clock, url, locked) as one:
+        with transaction(one.database, "SELECT FROM cron_job FOR UPDATE"):
+            stop = asyncio.create_task(one.scheduler.stop())
+            await clock.advance(seconds=5.5)
+            assert not stop.done()
+        await clock.run(stop)
+        assert [run.outcome for run in await one.store.history("locked")] == ["ok"]
 
 
 async def test_a_job_is_not_forgotten_while_another_claims_it(
@@ -209,6 +262,23 @@ async def test_a_row_that_two_make_is_as_the_first_has_made_it(
     assert (look.delay, look.run_no) == (NOW, 7)
 
 
+async def test_a_row_that_is_forgotten_during_a_look_is_made_anew(
+    database: Database, clock: FakeClock
+) -> None:
+    """It was there when the look began, locked by who forgot it."""
+    store = sql_store(database, clock)
+    await store.register([first_in(NOW)])
+    with transaction(database, "DELETE FROM cron_job") as other:
+
+        def commit(statement: str) -> None:
+            if "INSERT INTO cron_job" in statement:
+                other.commit()
+
+        with on_each_statement(database, commit):
+            looks = await store.register([first_in(NOW), first_in(NOW, "new")])
+    assert [look.name for look in looks] == ["tick", "new"]
+
+
 async def test_a_due_time_is_not_corrected_while_another_claims_the_job(
     database: Database, clock: FakeClock
 ) -> None:
@@ -240,7 +310,7 @@ async def test_a_heartbeat_passes_while_a_run_writes(database: Database, clock: 
     fence = store.fence(run)
     writing = asyncio.create_task(fence.write(write))
     await asyncio.to_thread(written.wait, REAL_SECONDS_MAX)
-    assert await store.heartbeat([run]) == set()
+    assert await store.heartbeat([run]) == {"tick": True}
     gate.set()
     await writing
     assert query(database, "SELECT count FROM counts") == [(0,)]

@@ -130,6 +130,7 @@ class Replica:
 
     name: str
     scheduler: Scheduler
+    database: Database
     store: FaultyStore
     own_clock: ReplicaClock
     clock: FakeClock
@@ -180,7 +181,7 @@ async def replica(
             state={"replica": name},
             **{"coalesce": timedelta(0), **options},
         )
-        subject = Replica(name, scheduler, store, own_clock, clock)
+        subject = Replica(name, scheduler, database, store, own_clock, clock)
         await clock.run(scheduler.__aenter__())
         try:
             await clock.settle()
