@@ -8,7 +8,7 @@ import time_machine
 
 from app.cron import crontab
 from app.cron.clock import SystemClock, seeded
-from support import Draws
+from app.cron.due import Fixed
 
 MADRID = ZoneInfo("Europe/Madrid")
 MOMENT = datetime(2026, 7, 1, 12, tzinfo=UTC)
@@ -92,7 +92,7 @@ def fires(
     """The local times at which a crontab fires within so many days from `first`."""
     schedule, moment, zone = crontab(expression, tz=tz), first.astimezone(UTC), ZoneInfo(tz)
     end, times = moment + timedelta(days=days), []
-    while (moment := schedule.next(moment, Draws(0))) < end:
+    while (moment := schedule.next(moment, Fixed(0))) < end:
         times.append(f"{moment.astimezone(zone):%d %H:%M%z}")
     return times
 
@@ -116,7 +116,7 @@ def test_a_fire_is_never_in_the_past() -> None:
     schedule, moment = crontab("30 2 * * *", tz="Europe/Madrid"), AUTUMN.astimezone(UTC)
     for minute in range(24 * 60):
         after = moment + timedelta(minutes=minute)
-        assert schedule.next(after, Draws(0)) > after
+        assert schedule.next(after, Fixed(0)) > after
 
 
 @pytest.mark.parametrize(("day", "hours"), [(SPRING, 23), (AUTUMN, 25)])

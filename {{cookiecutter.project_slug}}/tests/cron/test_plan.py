@@ -6,11 +6,12 @@ from random import Random
 import pytest
 
 from app.cron.clock import RandomSource, seeded
+from app.cron.due import Fixed
 from app.cron.job import Job
 from app.cron.plan import LOOK_EVERY, Plan
 from app.cron.schedule import Schedule, crontab, every
 from app.cron.store import Look
-from support import Draws, FakeClock, fixed
+from support import FakeClock, fixed
 
 MICROSECOND = timedelta(microseconds=1)
 SECOND = timedelta(seconds=1)
@@ -208,7 +209,7 @@ async def test_a_wish_is_for_the_run_after_the_last_one_known(clock: FakeClock) 
 
     def random(key: str) -> Random:
         keys.append(key)
-        return Draws(1)
+        return Fixed(1)
 
     plan = plan_of(clock, random=random)
     plan.know("tick", 7)
@@ -235,5 +236,5 @@ async def test_a_registration_says_what_the_schedule_says(clock: FakeClock) -> N
     for schedule in (every(minutes=5), crontab("0 3 * * *")):
         job = plan_of(clock, schedule=schedule).registration("tick")
         assert (job.name, job.steady) == ("tick", schedule.steady)
-        assert job.first(now) == schedule.first(now, Draws(0.5))
+        assert job.first(now) == schedule.first(now, Fixed(0.5))
         assert job.latest(now) == schedule.latest(now)

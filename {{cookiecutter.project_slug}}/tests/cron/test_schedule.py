@@ -9,8 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.cron import crontab, every
+from app.cron.due import Fixed
 from app.cron.schedule import Schedule, draw, in_words
-from support import Draws
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)  # a Thursday
 SECOND, DAY = timedelta(seconds=1), timedelta(days=1)
@@ -34,21 +34,21 @@ def refusal(schedule: Schedule) -> str:
 def test_the_least_draw_is_the_lower_bound(one: timedelta, two: timedelta) -> None:
     """To the microsecond."""
     low, high = sorted([one, two])
-    assert draw(low, high, Draws(0)) == low
+    assert draw(low, high, Fixed(0)) == low
 
 
 @given(one=durations, two=durations)
 def test_the_greatest_draw_is_the_upper_bound(one: timedelta, two: timedelta) -> None:
     """To the microsecond."""
     low, high = sorted([one, two])
-    assert draw(low, high, Draws(1)) == high
+    assert draw(low, high, Fixed(1)) == high
 
 
 @given(one=durations, two=durations, share=shares)
 def test_every_draw_is_within_the_bounds(one: timedelta, two: timedelta, share: float) -> None:
     """However close to one of them."""
     low, high = sorted([one, two])
-    assert low <= draw(low, high, Draws(share)) <= high
+    assert low <= draw(low, high, Fixed(share)) <= high
 
 
 # every
@@ -68,14 +68,14 @@ def test_an_amount_may_be_a_fraction() -> None:
 @pytest.mark.parametrize(("share", "minutes"), [(0, 30), (0.5, 60), (1, 90)])
 def test_the_next_run_is_one_jittered_interval_away(share: float, minutes: int) -> None:
     """From 1 - jitter to 1 + jitter times the interval, after the start of this one."""
-    gap = every(hours=1, jitter=0.5).next(NOW, Draws(share)) - NOW
+    gap = every(hours=1, jitter=0.5).next(NOW, Fixed(share)) - NOW
     assert gap == timedelta(minutes=minutes)
 
 
 @pytest.mark.parametrize("share", [0, 0.5, 1])
 def test_without_jitter_the_gap_is_the_interval(share: float) -> None:
     """Whatever is drawn."""
-    assert every(hours=1, jitter=0).next(NOW, Draws(share)) == NOW + timedelta(hours=1)
+    assert every(hours=1, jitter=0).next(NOW, Fixed(share)) == NOW + timedelta(hours=1)
 
 
 def test_the_usual_jitter_is_three_tenths() -> None:
@@ -86,19 +86,19 @@ def test_the_usual_jitter_is_three_tenths() -> None:
 @pytest.mark.parametrize(("share", "seconds"), [(0, 0), (0.5, 1.5), (1, 3)])
 def test_the_first_run_comes_within_the_jitter(share: float, seconds: float) -> None:
     """Of ten seconds with a jitter of 0.3, three: from at once to that is the catch-up delay."""
-    assert every(seconds=10).first(NOW, Draws(share)) == NOW + seconds * SECOND
+    assert every(seconds=10).first(NOW, Fixed(share)) == NOW + seconds * SECOND
 
 
 @pytest.mark.parametrize(("share", "seconds"), [(0, 0), (0.5, 5), (1, 10)])
 def test_the_first_run_comes_within_ten_seconds(share: float, seconds: float) -> None:
     """Though the jitter of a long interval is hours."""
-    assert every(days=1).first(NOW, Draws(share)) == NOW + seconds * SECOND
+    assert every(days=1).first(NOW, Fixed(share)) == NOW + seconds * SECOND
 
 
 @pytest.mark.parametrize("share", [0, 0.5, 1])
 def test_without_jitter_the_first_run_comes_at_once(share: float) -> None:
     """There is nothing to spread."""
-    assert every(minutes=5, jitter=0).first(NOW, Draws(share)) == NOW
+    assert every(minutes=5, jitter=0).first(NOW, Fixed(share)) == NOW
 
 
 @given(
@@ -111,8 +111,8 @@ def test_no_next_run_is_later_than_the_latest(
 ) -> None:
     """The greatest draw reaches it, none passes it."""
     schedule = every(seconds=interval.total_seconds(), jitter=jitter)
-    assert schedule.next(NOW, Draws(share)) <= schedule.latest(NOW)
-    assert schedule.next(NOW, Draws(1)) == schedule.latest(NOW)
+    assert schedule.next(NOW, Fixed(share)) <= schedule.latest(NOW)
+    assert schedule.next(NOW, Fixed(1)) == schedule.latest(NOW)
 
 
 def test_the_latest_is_measured_from_the_moment_given() -> None:
@@ -253,7 +253,7 @@ moments = st.builds(
 @given(expression=st.sampled_from(EXPRESSIONS), zone=st.sampled_from(ZONES), after=moments)
 def test_the_next_fire_is_later(expression: str, zone: str, after: datetime) -> None:
     """Than the moment asked about, whatever the line, the zone and the moment."""
-    assert crontab(expression, tz=zone).next(after, Draws(0)) > after
+    assert crontab(expression, tz=zone).next(after, Fixed(0)) > after
 
 
 @settings(deadline=None)
@@ -261,15 +261,15 @@ def test_the_next_fire_is_later(expression: str, zone: str, after: datetime) -> 
 def test_no_fire_is_left_out(expression: str, zone: str, after: datetime) -> None:
     """A microsecond before the next fire, the next fire is still the same one."""
     schedule = crontab(expression, tz=zone)
-    fire = schedule.next(after, Draws(0))
-    assert schedule.next(fire - MICROSECOND, Draws(0)) == fire
+    fire = schedule.next(after, Fixed(0))
+    assert schedule.next(fire - MICROSECOND, Fixed(0)) == fire
 
 
 @settings(deadline=None)
 @given(expression=st.sampled_from(EXPRESSIONS), zone=st.sampled_from(ZONES), after=moments)
 def test_a_fire_is_in_utc(expression: str, zone: str, after: datetime) -> None:
     """Whatever zone names it: the engine compares nothing else."""
-    assert crontab(expression, tz=zone).next(after, Draws(0)).tzinfo is UTC
+    assert crontab(expression, tz=zone).next(after, Fixed(0)).tzinfo is UTC
 
 
 @pytest.mark.parametrize(("share", "minutes"), [(0, 0), (0.5, 2.5), (1, 5)])
@@ -277,13 +277,13 @@ def test_a_crontab_is_due_at_a_fire_plus_some_splay(share: float, minutes: float
     """From nothing to the whole of it."""
     schedule = crontab("0 3 * * *", splay=timedelta(minutes=5))
     fire = datetime(2026, 1, 2, 3, tzinfo=UTC)
-    assert schedule.next(NOW, Draws(share)) == fire + timedelta(minutes=minutes)
+    assert schedule.next(NOW, Fixed(share)) == fire + timedelta(minutes=minutes)
 
 
 @pytest.mark.parametrize("share", [0, 0.5, 1])
 def test_without_splay_a_crontab_is_due_at_the_fire(share: float) -> None:
     """Whatever is drawn."""
-    assert crontab("0 13 * * *").next(NOW, Draws(share)) == datetime(2026, 1, 1, 13, tzinfo=UTC)
+    assert crontab("0 13 * * *").next(NOW, Fixed(share)) == datetime(2026, 1, 1, 13, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(("share", "minutes"), [(0, 0), (0.5, 2.5), (1, 5)])
@@ -291,19 +291,19 @@ def test_the_first_run_of_a_crontab_waits_for_the_first_fire(share: float, minut
     """With its splay: a start of the app is no time of day."""
     schedule = crontab("0 3 * * *", splay=timedelta(minutes=5))
     fire = datetime(2026, 1, 2, 3, tzinfo=UTC)
-    assert schedule.first(NOW, Draws(share)) == fire + timedelta(minutes=minutes)
+    assert schedule.first(NOW, Fixed(share)) == fire + timedelta(minutes=minutes)
 
 
 def test_a_run_at_its_fire_is_followed_by_the_next_fire() -> None:
     """Never by the same one again."""
     fire = datetime(2026, 1, 2, 3, tzinfo=UTC)
-    assert crontab("0 3 * * *").next(fire, Draws(0)) == fire + DAY
+    assert crontab("0 3 * * *").next(fire, Fixed(0)) == fire + DAY
 
 
 @pytest.mark.parametrize(("zone", "hour"), [("UTC", 3), ("Europe/Madrid", 2), ("Asia/Tokyo", 18)])
 def test_a_crontab_names_times_of_its_zone(zone: str, hour: int) -> None:
     """Three in the morning is another hour in UTC for each."""
-    fire = crontab("0 3 * * *", tz=zone).next(NOW, Draws(0))
+    fire = crontab("0 3 * * *", tz=zone).next(NOW, Fixed(0))
     assert fire.hour == hour
     assert fire.astimezone(ZoneInfo(zone)).hour == 3
 
@@ -321,7 +321,7 @@ def test_a_crontab_speaks_cronsim(expression: str, times: list[str]) -> None:
     """The last day, the last weekday, ranges, names, the nth weekday."""
     schedule, moment, fires = crontab(expression), NOW, []
     for _ in times:
-        moment = schedule.next(moment, Draws(0))
+        moment = schedule.next(moment, Fixed(0))
         fires.append(f"{moment:%m-%d %H:%M:%S}")
     assert fires == times
 
@@ -329,9 +329,9 @@ def test_a_crontab_speaks_cronsim(expression: str, times: list[str]) -> None:
 def test_a_day_of_leap_years_is_waited_for() -> None:
     """The 29th of February comes in 2028, then in 2032."""
     schedule = crontab("0 0 29 2 *")
-    first = schedule.next(NOW, Draws(0))
+    first = schedule.next(NOW, Fixed(0))
     assert first == datetime(2028, 2, 29, tzinfo=UTC)
-    assert schedule.next(first, Draws(0)) == datetime(2032, 2, 29, tzinfo=UTC)
+    assert schedule.next(first, Fixed(0)) == datetime(2032, 2, 29, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ def test_the_latest_of_a_crontab_is_its_next_fire_and_all_splay() -> None:
     """The greatest draw reaches it."""
     schedule = crontab("0 3 * * *", splay=timedelta(minutes=5))
     assert schedule.latest(NOW) == datetime(2026, 1, 2, 3, 5, tzinfo=UTC)
-    assert schedule.latest(NOW) == schedule.next(NOW, Draws(1))
+    assert schedule.latest(NOW) == schedule.next(NOW, Fixed(1))
 
 
 def test_a_crontab_follows_the_wall_clock() -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from app.cron import JobContext, every, job
 from app.cron.clock import seeded
-from support import Draws, FakeClock, cron_app, running
+from app.cron.due import Fixed
+from support import FakeClock, cron_app, running
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -22,7 +23,7 @@ MICROSECOND = timedelta(microseconds=1)
 @pytest.mark.parametrize(("draw", "seconds"), [(0, 210), (0.5, 300), (1, 390)])
 def test_a_gap_is_seven_to_thirteen_tenths_of_the_interval(draw: float, seconds: int) -> None:
     """With the usual jitter of 0.3, draws of 0, 1/2 and 1 give 0.7, 1.0 and 1.3 intervals."""
-    gap = every(minutes=5).next(NOW, Draws(draw)) - NOW
+    gap = every(minutes=5).next(NOW, Fixed(draw)) - NOW
     assert gap == seconds * SECOND
 
 

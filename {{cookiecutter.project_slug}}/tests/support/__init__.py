@@ -1,7 +1,7 @@
 """What tests hold in their hands: a clock and chance of their own, and an app that runs on them."""
 
 from .app import cron_app, running, seconds_to_end
-from .chance import Draws, fixed
+from .chance import fixed
 from .clock import FakeClock, Gate
 from .databases import on_postgres, on_sqlite, outside, path_of, query
 from .replicas import OPERATIONS, Replica, replica
@@ -9,7 +9,6 @@ from .server import insert_sessions, notes, serving
 
 __all__ = [
     "OPERATIONS",
-    "Draws",
     "FakeClock",
     "Gate",
     "Replica",

@@ -1,21 +1,9 @@
 """Chance that a test decides."""
 
-from random import Random
-
 from app.cron.clock import RandomSource
-
-
-class Draws(Random):
-    """A Random whose every draw is `value`, from 0 to 1."""
-
-    def __init__(self, value: float) -> None:
-        super().__init__()
-        self._value = value
-
-    def random(self) -> float:
-        return self._value
+from app.cron.due import Fixed
 
 
 def fixed(value: float) -> RandomSource:
-    """A source of chance that always draws `value`."""
-    return lambda key: Draws(value)
+    """A source of chance that always draws `value`, from 0 to 1."""
+    return lambda key: Fixed(value)
