@@ -28,6 +28,7 @@ from app.db import database_at
 from support import FakeClock, on_postgres, query, replica
 from support.counts import create, increment, read_count
 from support.databases import contents, disconnect
+from support.process import REAL_SECONDS_MAX
 from support.stores import (
     LEASE,
     NOW,
@@ -39,9 +40,6 @@ from support.stores import (
     on_each_statement,
     sql_store,
 )
-
-# After so much real time something is stuck, and the test fails.
-REAL_SECONDS_MAX = 30.0
 
 SECOND = timedelta(seconds=1)
 DAY = timedelta(days=1)

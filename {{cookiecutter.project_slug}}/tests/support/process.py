@@ -14,7 +14,7 @@ from typing import Self
 
 from app.settings import Settings
 
-# After so much real time something is stuck, and the test fails.
+# After so much real time something is stuck, and the test fails. It decides nothing else.
 REAL_SECONDS_MAX = 30.0
 
 POLL_SECONDS = 0.02
