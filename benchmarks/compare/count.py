@@ -134,7 +134,7 @@ def count(faults: Evidence, restarts: Evidence, thread: Evidence) -> Facts:
     [frozen] = [run for run in in_body.runs if run.frozen]
     kill = killed.first("kill")
     [cut] = [run for run in killed.runs if run.pid == kill.pid and run.ended == kill.monotonic]
-    last = stopped.runs[0]
+    terminated = stopped.runs[0]  # the one that was waited for, and then all were terminated
     before, back, down = split(restarts.events).values()
     ending = split(thread.events)["terminated"]
     signal = ending.first("terminate")
@@ -161,9 +161,9 @@ def count(faults: Evidence, restarts: Evidence, thread: Evidence) -> Facts:
         restarted_runs=together(back.runs),
         down_wait=down.wait("up"),
         down_runs=together(down.runs),
-        stopped_finished=last.finished,
-        stopped_told=outcome(last, faults.told),
-        stopped_exit=stopped.exit_of(last.pid),
+        stopped_finished=terminated.finished,
+        stopped_told=outcome(terminated, faults.told),
+        stopped_exit=stopped.exit_of(terminated.pid),
         running=None if faults.told is None else sum(it.outcome == "running" for it in faults.told),
         thread_exit=ending.exit_of(signal.pid),
         thread_after=max([*beats, complete[0]]) - complete[0],
