@@ -41,7 +41,6 @@ class Event:
     job: str = ""
     body: str = ""
     """Made up by the body that starts, so no number of the engine's need be believed."""
-    parent: int = 0
     amount: float = 0
     """Of a body's end, how many of its writes were confirmed; of a "step", by how many seconds; of
     a "disconnect", how many connections."""

@@ -98,12 +98,3 @@ SCENARIOS = (
     Scenario("clock", (CLOCK,)),
     Scenario("all", FAULTS),
 )
-
-
-def on(database: str) -> list[Scenario]:
-    """Return the scenarios that there are with that database, whatever this machine lacks."""
-    return [
-        scenario
-        for scenario in SCENARIOS
-        if not scenario.faults or any(database in fault.databases for fault in scenario.faults)
-    ]

@@ -69,7 +69,7 @@ record = Recorder[Event](Path(os.environ["CHAOS_RECORDS"]))
 
 def note(what: str, job: str = "", body: str = "", amount: float = 0) -> None:
     """Record an event of this process."""
-    record(Event(what, os.getpid(), job, body, parent=os.getppid(), amount=amount))
+    record(Event(what, os.getpid(), job, body, amount=amount))
 
 
 class Body:
