@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.chaos.oracle import Job, Row, Verdict, judge, percentile
+from tools.chaos.oracle import OUTCOMES, Job, Row, Verdict, judge, percentile
 from tools.chaos.records import Claim, Commit, Event, Evidence, read_complaints
 from tools.chaos.report import report, total
 
@@ -30,7 +30,8 @@ class Body:
     how: str = "end"
     late: float | None = None
     """How long it had been due. None: for as short as it can have been, but for 10 ms."""
-    outcome: str | None = "ok"
+    outcome: str | None = ""
+    """What the history says of it. Empty: what it should."""
     claimed: bool = True
     begun: bool = True
     """False: there is only its claim."""
@@ -70,7 +71,10 @@ def evidence(
             due = body.start - body.late
         if body.claimed:
             due, at = due - body.answered, at - body.answered
-            claims.append(Claim(job.name, body.pid, EPOCH + due, at, body.outcome))
+            outcome = body.outcome
+            if outcome == "":
+                outcome = "abandoned" if body.took is None else OUTCOMES[body.how]
+            claims.append(Claim(job.name, body.pid, EPOCH + due, at, outcome))
         latest = body.start + (body.took or 0) * body.begun
     return Evidence(recorded, commits, claims, since=0, until=SECONDS)
 
@@ -188,7 +192,7 @@ def test_a_duplicate_before_all_processes_are_up_is_found() -> None:
 def test_a_retry_is_named_apart(wait: float, duplicates: int, near: int) -> None:
     """It comes 5 s less 30 % after an error's end at the earliest, here after 0.5 s."""
     hourly = Job("tidy", interval=60, jitter=0.3)
-    bodies = [Body(0.01, how="error", outcome="error"), Body(0.51 + wait, pid=2)]
+    bodies = [Body(0.01, how="error"), Body(0.51 + wait, pid=2)]
     found = verdict(evidence(bodies, job=hourly), job=hourly)
     assert (found.rows[0].duplicates, found.rows[0].near) == (duplicates, near)
     assert gaps(found.violations) == []
@@ -318,7 +322,7 @@ def test_a_body_that_begins_late_overlaps_though_its_process_was_stopped() -> No
 
 def test_a_killed_run_ends_with_its_process() -> None:
     """What comes after overlaps with nothing."""
-    bodies = after(Body(50, took=None, outcome="abandoned", writes=False), Body(62, pid=2))
+    bodies = after(Body(50, took=None, writes=False), Body(62, pid=2))
     assert disturbed(bodies, event("kill", 1, 51)) == []
 
 
@@ -613,6 +617,103 @@ def test_a_due_time_that_is_claimed_twice_is_one_due_time() -> None:
     found = evidence([Body(-8, late=0), *regular()])
     found.claims[6] = replace(found.claims[6], due=found.claims[5].due)
     assert (row(found).due_times, row(found).claims) == (9, 10)
+
+
+# How a run ended
+
+THREAD = replace(TIDY, threaded=True)
+
+TERMINATED = (event("terminate", 1, 50.2), event("down", 1, 51))
+
+FROZEN = (event("stop", 1, 50.49), event("continue", 1, 54.99))
+
+
+def told(body: Body, *events: Event, job: Job = TIDY) -> list[str]:
+    """Judge a run with that body, and give what is wrong with what the history says of it."""
+    texts = disturbed(after(body, Body(62, pid=2), job=job), *events, job=job)
+    return [text for text in texts if "the history says" in text]
+
+
+@pytest.mark.parametrize(
+    ("how", "outcome", "ok"),
+    [
+        ("end", "ok", True),
+        ("end", "error", False),  # the next run could come sooner than the floor
+        ("end", "timeout", False),
+        ("end", "interrupted", False),  # and then at once
+        ("end", "missed", False),
+        ("error", "error", True),
+        ("error", "ok", False),  # nobody would hear of it
+        ("error", "interrupted", False),
+        ("cancelled", "error", True),  # its lease was lost
+        ("cancelled", "ok", False),
+        ("cancelled", "interrupted", False),  # by whom?
+        ("refused", "error", True),
+        ("refused", "ok", False),
+    ],
+)
+def test_the_history_says_what_the_body_says(how: str, outcome: str, ok: bool) -> None:
+    """Its word may let the next run come sooner, or hide an error."""
+    assert (told(Body(50, how=how, outcome=outcome)) == []) == ok
+
+
+def test_a_wrong_word_of_the_history_is_a_violation() -> None:
+    """It says how the body ended, what the history makes of it, and when."""
+    found = verdict(evidence(after(Body(50, how="error", outcome="ok")))).violations
+    words = "tidy: a body ended (error), and the history says ok, at second 50.000"
+    assert words in found
+
+
+@pytest.mark.parametrize("how", ["end", "error", "cancelled", "refused"])
+@pytest.mark.parametrize("outcome", [None, "abandoned"])
+def test_an_end_need_not_be_recorded_where_something_is_done(how: str, outcome: str | None) -> None:
+    """The database was away, say. In a quiet run nothing can keep it from that."""
+    body = Body(50, how=how, outcome=outcome)
+    assert told(body) == []
+    assert "the history says" in str(violations(evidence(after(body))))
+
+
+@pytest.mark.parametrize("outcome", ["ok", "error", "interrupted"])
+def test_nobody_records_the_end_of_a_killed_run(outcome: str) -> None:
+    """Its process was gone, and no other one knows."""
+    kill = event("kill", 1, 51)
+    assert told(Body(50, took=None, outcome=outcome, writes=False), kill) != []
+
+
+@pytest.mark.parametrize(
+    ("how", "outcome", "ok"),
+    [
+        ("cancelled", "interrupted", True),
+        ("error", "interrupted", True),
+        ("end", "interrupted", False),  # it has done all
+        ("error", "ok", False),
+    ],
+)
+@pytest.mark.parametrize("job", [TIDY, THREAD])
+def test_sigterm_interrupts_what_does_not_end_well(
+    how: str, outcome: str, ok: bool, job: Job
+) -> None:
+    """A thread that returns though it is told to stop has not looked, and is done."""
+    assert (told(Body(50, how=how, outcome=outcome), *TERMINATED, job=job) == []) == ok
+
+
+@pytest.mark.parametrize(
+    ("took", "events", "job", "ok"),
+    [
+        (0.5, FROZEN, THREAD, True),  # it had ended, and its process had not noticed yet
+        (0.5, FROZEN, TIDY, False),  # its process ends it, and is not frozen between
+        (0.5, TERMINATED, THREAD, False),  # that ends no lease
+        (0.5, (event("stop", 2, 50.49), event("continue", 2, 54.99)), THREAD, False),
+        (1.6, (), THREAD, True),  # it waited for the database
+        (1.4, (), THREAD, False),
+    ],
+)
+def test_a_thread_that_ends_well_can_have_lost_its_lease(
+    took: float, events: Sequence[Event], job: Job, ok: bool
+) -> None:
+    """Nobody could tell it in time. That is an error, and nothing else."""
+    assert (told(Body(50, took=took, outcome="error"), *events, job=job) == []) == ok
+    assert told(Body(50, took=took, outcome="timeout"), *events, job=job) != []
 
 
 # Writes
@@ -913,7 +1014,7 @@ def test_a_run_of_a_process_that_is_cut_off_is_taken_over(
 ) -> None:
     """When its lease ends, or when Postgres takes from it what it has locked."""
     often = Job("tidy", interval=5, jitter=0.3)
-    cut_off = Body(50.5, took=3, how="cancelled", outcome="error")
+    cut_off = Body(50.5, took=3, how="cancelled")
     bodies = after(cut_off, Body(bound + beyond, pid=2, late=0.0), job=often)
     events = event("cut", 1, 51), event("mend", 1, 55.5)
     found = replace(evidence(bodies, *ELSEWHERE, *events, job=often), postgres=True)

@@ -7,6 +7,8 @@ only the database can tell is believed as far as this:
 - Which writes were committed, and after which claim: `chaos_effect`, which the bodies fill and, for
   the claims, a trigger, in the order of the commits, whatever was done. A body counts those of its
   writes that were confirmed: so many there must be.
+- How a run ended: its outcome may excuse the next from the floor, so it is held against how the
+  body itself says that it ended.
 - When a run was due: `due_at` of the history. Due times are drawn by chance, so from the file alone
   nobody can tell how long after it a run began. A due time that lies later than the start before
   it allows is a violation, or a late start could hide behind it. A start belongs to the latest
@@ -78,6 +80,9 @@ LOCK_SECONDS_MAX = 10.0
 
 # How far two readings of the clocks may be apart.
 CLOCK_SECONDS = 0.05
+
+# How the history tells of a run whose body ended so. A killed one can tell nothing.
+OUTCOMES = {"end": "ok", "error": "error", "cancelled": "error", "refused": "error"}
 
 
 Spans = Mapping[str, list[tuple[float, float]]]
@@ -311,11 +316,14 @@ class _Judge:
             return True
         if one.how == "error":
             return two.start >= one.end + job.retry
-        terminated = any(
-            signal.what == "terminate" and signal.monotonic < one.end
-            for signal in self._signals[one.pid]
+        return one.how == "cancelled" and self._terminated(one) and two.start >= one.end
+
+    def _terminated(self, run: Run) -> bool:
+        """Whether SIGTERM came to its process before it had ended."""
+        return any(
+            signal.what == "terminate" and signal.monotonic < run.end + CLOCK_SECONDS
+            for signal in self._signals[run.pid]
         )
-        return one.how == "cancelled" and terminated and two.start >= one.end
 
     def check_overlaps(self, row: Row) -> None:
         """Find runs of the job at the same time. What is explained is named apart."""
@@ -512,8 +520,12 @@ class _Judge:
             if not own:
                 self._violation(run.start, f"{name}: a run that nobody has claimed")
                 continue
-            claims.remove(own[-1])
-            at, due = self._at(own[-1]), self._due(own[-1])
+            claim = own[-1]
+            claims.remove(claim)
+            at, due = self._at(claim), self._due(claim)
+            if claim.outcome not in self._outcomes(row.job, run, at):
+                words = f"{name}: a body ended ({run.how}), and the history says {claim.outcome}"
+                self._violation(run.start, words)
             if self._in_window(run.start) and due is not None:
                 row.delays.append(run.start - due)
             begun = run.start - at
@@ -528,6 +540,25 @@ class _Judge:
                 self.verdict.lost += 1
                 self._violation(at, f"{name}: a claim ({claim.outcome}) that nobody has run")
         return lost
+
+    def _outcomes(self, job: Job, run: Run, claimed_at: float) -> set[str | None]:
+        """Return what the history may say of how the run ended.
+
+        What was done can keep an end from being recorded. SIGTERM cuts short what does not end
+        well. A thread that does may have lost its lease, and is not told: it, or its process, was
+        held up, or SQLite's wall clock was stepped. No body lasts as long as a timeout.
+        """
+        found: set[str | None] = {OUTCOMES.get(run.how)}
+        if not self._quiet:
+            found |= {None, "abandoned"}
+        if run.how != "end":
+            return found | {"interrupted"} if self._terminated(run) else found
+        noticed = run.end + SLACK_SECONDS
+        stopped = any(claimed_at <= stop <= noticed for stop, _ in self._stopped[run.pid])
+        long = run.end - claimed_at >= HELD_UP_MIN * self._lease
+        if job.threaded and (stopped or long or self._steps_between(claimed_at, noticed)):
+            found.add("error")
+        return found
 
     def _explained(self, claim: Claim) -> bool:
         """Whether what was done is why a claim was of no use.
