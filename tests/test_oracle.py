@@ -904,26 +904,102 @@ def test_a_quiet_run_in_which_something_was_done_is_none() -> None:
     assert "{'stop': 1, 'continue': 1} was done to the processes" in found
 
 
-def test_a_complaint_in_the_log_of_a_quiet_run_is_found() -> None:
-    """Such as that the database is locked."""
-    line = "2026-01-01 03:00:00,123 ERROR cron: the database is away"
-    found = replace(evidence(regular()), complaints=[line])
-    assert violations(found) == [f"the service complains: {line}"]
-    assert violations(found, quiet=False) == ["nothing was done to the processes"]
+WRITTEN = "2026-01-01 03:00:00,123"
 
 
-def test_complaints_are_read_from_the_log(tmp_path: Path) -> None:
-    """Those of the job that is made to fail are left out, and so are tracebacks."""
-    complaint = "2026-01-01 03:00:00,123 WARNING cron: x run 1: late"
-    lines = [
-        "2026-01-01 03:00:00,123 INFO cron: 4 jobs",
-        "2026-01-01 03:00:00,123 ERROR fails run 1: error: every other time",
-        "Traceback (most recent call last):",
-        complaint,
-        "INFO:     Started server process [1]",
-    ]
-    (tmp_path / "service.log").write_text("\n".join(lines))
-    assert read_complaints(tmp_path / "service.log") == [complaint]
+def complaining(line: str, *, quiet: bool) -> list[str]:
+    """Judge a run in which nothing is wrong but that the service complains."""
+    found = replace(evidence(regular(), *(() if quiet else ELSEWHERE)), complaints=[line])
+    return judge(found, [TIDY], processes=2 if quiet else 3, lease=LEASE, quiet=quiet).violations
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "ERROR cron: the database is away, no job starts until it is back: disk I/O error",
+        "WARNING cron: the database is back after 5 s",
+        "ERROR cron: the database is not told of the end: database is locked",
+        "WARNING waiting for the database: connection refused",
+        "WARNING cron: this process did not run from 2026 to 2027 UTC, or its clock was set",
+        "ERROR cron: tidy run 7 does not end; it is left behind",
+        "ERROR tidy run 7: ok, which is not recorded",
+        "WARNING tidy run 7: error, but it was not the last run any more: it counts as abandoned",
+        "ERROR tidy run 7: its lease is lost, it is stopped: it could not be renewed in time",
+        "ERROR tidy run 7: error: it could not be renewed in time",
+        "ERROR tidy run 7: interrupted: tidy run 7 is not the last any more; nothing is written",
+        "ERROR tidy run 7: error: (sqlite3.OperationalError) database or disk is full [SQL: x]",
+        "ERROR tidy run 7: error: (psycopg.errors.AdminShutdown) terminating connection",
+    ],
+)
+def test_a_disturbed_run_may_complain_of_what_is_done(words: str) -> None:
+    """In a quiet one nothing is, so there is nothing to complain of."""
+    line = f"{WRITTEN} {words}"
+    assert complaining(line, quiet=False) == []
+    assert complaining(line, quiet=True) == [f"the service complains: {line}"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"{WRITTEN} ERROR cron: the driver has failed; it goes on in 1 s",
+        f"{WRITTEN} ERROR cron: the leases cannot be renewed",
+        f"{WRITTEN} ERROR cron: tidy cannot be claimed, or its end recorded",
+        f"{WRITTEN} WARNING cron: tidy is due but all threads are busy (CRON_THREADS)",
+        f"{WRITTEN} ERROR tidy run 7: error: unsupported operand type(s)",
+        f"{WRITTEN} ERROR tidy run 7: error: (sqlite3.OperationalError) no such table: cron_job",
+        f"{WRITTEN} ERROR tidy run 7: error: (psycopg.errors.DeadlockDetected) deadlock detected",
+        f"{WRITTEN} ERROR tidy run 7: error: nobody asked for this cancel",
+        "Task exception was never retrieved",
+        "ERROR:    Application startup failed. Exiting.",
+        "RuntimeError: this ended a thread",
+    ],
+)
+@pytest.mark.parametrize("quiet", [False, True])
+def test_any_other_complaint_is_a_violation_whatever_is_done(line: str, quiet: bool) -> None:
+    """The line is quoted."""
+    assert complaining(line, quiet=quiet) == [f"the service complains: {line}"]
+
+
+TRACEBACK = """\
+Traceback (most recent call last):
+  File "x.py", line 1, in x
+    raise ValueError
+"""
+
+NEWS = f"{WRITTEN} INFO cron: 4 jobs"
+
+
+@pytest.mark.parametrize(
+    ("log", "complaints"),
+    [
+        (f"{NEWS}\nINFO:     Started server process [1]\n{NEWS}\n", []),
+        (f"{WRITTEN} WARNING cron: x\n{NEWS}\n", [f"{WRITTEN} WARNING cron: x"]),
+        (f"{WRITTEN} ERROR cron: x\n{TRACEBACK}ValueError: y\n", [f"{WRITTEN} ERROR cron: x"]),
+        (
+            f"{WRITTEN} ERROR fails run 1: error: every other time\n"
+            f"{TRACEBACK}ValueError: every other time\n{NEWS}\n",
+            [],  # it is made to fail
+        ),
+        (
+            f"{WRITTEN} ERROR fails run 1: error: something else\n{TRACEBACK}ValueError: y\n",
+            [f"{WRITTEN} ERROR fails run 1: error: something else"],
+        ),
+        (f"{NEWS}\n{TRACEBACK}ValueError: y\n{NEWS}\n", ["ValueError: y"]),  # nobody's
+        (
+            f"{WRITTEN} ERROR fails run 1: error: every other time\n{TRACEBACK}ValueError: z\n"
+            f"Task exception was never retrieved\nfuture: <Task>\n{TRACEBACK}ValueError: y\n",
+            ["Task exception was never retrieved"],
+        ),
+        (f"{NEWS}\nException in thread x:\n{TRACEBACK}", ["Exception in thread x:"]),
+        (f"{NEWS}\nx.py:1: RuntimeWarning: y\n  x()\n", ["x.py:1: RuntimeWarning: y"]),
+        (f"{NEWS}\nERROR:    x\n", ["ERROR:    x"]),
+        ("Fatal Python error: x\n", ["Fatal Python error: x"]),
+    ],
+)
+def test_complaints_are_read_from_the_log(tmp_path: Path, log: str, complaints: list[str]) -> None:
+    """One of each: of the service, of its server, of asyncio, of Python."""
+    (tmp_path / "service.log").write_text(log)
+    assert read_complaints(tmp_path / "service.log") == complaints
 
 
 def test_what_a_due_time_waits_for_may_be_a_locked_database() -> None:

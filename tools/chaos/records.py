@@ -28,6 +28,20 @@ TO_ALL = ("away", "back", "disconnect")
 FAULTS = (*TO_PROCESSES, *TO_ALL, "step")
 
 
+# How an entry of the log begins: the service's, uvicorn's, and what asyncio and Python write by
+# themselves. All else goes on with the one before, as a traceback does.
+ENTRY = re.compile(
+    r"^(?=\d{4}-\S+ \S+ [A-Z]+ |INFO:     |WARNING:  |ERROR:    |CRITICAL: "
+    r"|Task |Future |Exception in |Exception ignored |Unhandled |Fatal |\S+:\d+: \w*Warning: )",
+    re.M,
+)
+
+NEWS = re.compile(r"$|INFO: |\S+ \S+ INFO ")
+
+# The one error that is meant, with its traceback.
+MADE_TO_FAIL = re.compile(r"\S+ \S+ ERROR fails run \d+: error: every other time$")
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """A line of the file.
@@ -87,7 +101,7 @@ class Evidence:
     since: float
     until: float
     complaints: list[str] = field(default_factory=list)
-    """Warnings and errors in the service's log, but for those of the job that is made to fail."""
+    """Warnings, errors and tracebacks in the service's log, but for what is made to fail."""
     held_up: float = 0
     """For how many seconds the harness, which only looks and sleeps, was held up at most: so the
     machine can have stood still for everybody."""
@@ -96,10 +110,15 @@ class Evidence:
 
 
 def read_complaints(log: Path) -> list[str]:
-    """Read the warnings and errors of a log, but for those of the job that is made to fail."""
-    return re.findall(
-        r"^[-0-9]+ \S+ (?:WARNING|ERROR|CRITICAL) (?!fails run).*", log.read_text(), re.M
-    )
+    """Read the complaints in a log: the first line of each or, of a bare traceback, the last."""
+    found = list[str]()
+    for entry in ENTRY.split(log.read_text()):
+        first, *rest = entry.strip().splitlines() or [""]
+        if NEWS.match(first):
+            found += rest[-1:]  # news is one line: somebody else has written the rest
+        elif not MADE_TO_FAIL.match(first):
+            found.append(first)
+    return found
 
 
 def pid_of(owner: str) -> int:
