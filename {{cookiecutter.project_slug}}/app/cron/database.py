@@ -68,9 +68,9 @@ class Database:
     ) -> T:
         """Run `function(connection)` in a transaction of its own, committed unless it raises.
 
-        `check` is called before each statement, on SQLite also while one runs; what it raises ends
-        the transaction. An `urgent` one waits for no others that have not begun. One whose turn
-        does not come in time raises DatabaseError, and is not done later.
+        `check` is called before each statement, on SQLite also while one runs, and when one fails;
+        what it raises ends the transaction. An `urgent` one waits for no others that have not
+        begun. One whose turn does not come in time raises DatabaseError, and is not done later.
         """
         turn, loop = threading.Lock(), asyncio.get_running_loop()
         writer = self._urgent_writer if urgent else self._writer
@@ -161,10 +161,16 @@ class Database:
 
     @contextmanager
     def _checked(self, connection: Connection, check: Check | None) -> Iterator[None]:
-        """Call `check` before each statement."""
-        if check is not None:
-            event.listen(connection, "before_cursor_execute", lambda *_: check())
-        yield
+        """Call `check` before each statement, and when one fails."""
+        if check is None:
+            yield
+            return
+        event.listen(connection, "before_cursor_execute", lambda *_: check())
+        try:
+            yield
+        except OperationalError:
+            check()  # its word on a statement that was interrupted for it
+            raise
 
 
 def reason_of(error: Exception) -> str:

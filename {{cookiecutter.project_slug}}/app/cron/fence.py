@@ -1,13 +1,13 @@
 """The fence: a run writes only while it is its job's last, however long it was held up."""
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import OperationalError
 
 from .clock import Clock
-from .database import Database
+from .database import Check, Database
 from .postgres import limit_statements
 from .statement import is_postgres
 
@@ -48,18 +48,21 @@ class Fence:
         self._clock = clock
         self._run = {"name": name, "run_no": run_no, "owner": owner}
         self._budget_seconds = budget_seconds
-        self._began: float | None = None
+        self._began = list[float]()
+        """When the transactions under way have begun. Jobs may have several, in several threads."""
 
     async def write(self, function: Callable[[Connection], T]) -> T:
         """Run `function(connection)` in a transaction of its own that ends with the fence.
 
         Raises LeaseLost or WriteTooLong, and then nothing is written.
         """
-        return await self._database.write(self._fenced(function), check=self._check_budget)
+        fenced, check = self._fenced(function)
+        return await self._database.write(fenced, check=check)
 
     def write_here(self, function: Callable[[Connection], T]) -> T:
         """Like `write`, for `def` jobs: this thread waits for the writer's."""
-        return self._database.write_here(self._fenced(function), check=self._check_budget)
+        fenced, check = self._fenced(function)
+        return self._database.write_here(fenced, check=check)
 
     def check(self, session: Any) -> Any:
         """Raise LeaseLost unless the run is its job's last. Until the commit, no other begins.
@@ -76,33 +79,38 @@ class Fence:
         return None
 
     def seconds_over(self) -> float | None:
-        """How long a transaction under way has taken if that is over its budget, else None."""
-        if (began := self._began) is None:
-            return None
+        """How long the longest transaction under way has taken if that is over the budget."""
+        return self._over(min(list(self._began), default=math.inf))
+
+    def _over(self, began: float) -> float | None:
         seconds = self._clock.monotonic() - began
         return seconds if seconds > self._budget_seconds else None
 
-    def _fenced(self, function: Callable[[Connection], T]) -> Callable[[Connection], T]:
+    def _fenced(
+        self, function: Callable[[Connection], T]
+    ) -> tuple[Callable[[Connection], T], Check]:
+        """The function with the fence behind it, and the check of its transaction's budget."""
+        began = math.inf
+
         def fenced(connection: Connection) -> T:
-            self._began = self._clock.monotonic()  # now that it has the lock
-            if is_postgres(connection):
-                limit_statements(connection, self._budget_seconds)
+            nonlocal began
+            began = self._clock.monotonic()  # now that it has the lock
+            self._began.append(began)
             try:
+                if is_postgres(connection):
+                    limit_statements(connection, self._budget_seconds)
                 result = function(connection)
                 self.check(connection)
-            except OperationalError:
-                self._check_budget()  # its word on a statement that was interrupted for it
-                raise
             finally:
-                self._began = None
+                self._began.remove(began)
             return result
 
-        return fenced
+        def check() -> None:
+            if (seconds := self._over(began)) is not None:
+                raise WriteTooLong(
+                    f"{self._run['name']} run {self._run['run_no']} wrote for {seconds:.1f} s in "
+                    f"one transaction: at most {self._budget_seconds:g} s are allowed, for others "
+                    "wait meanwhile; write less at a time"
+                )
 
-    def _check_budget(self) -> None:
-        if (seconds := self.seconds_over()) is not None:
-            raise WriteTooLong(
-                f"{self._run['name']} run {self._run['run_no']} wrote for {seconds:.1f} s in one "
-                f"transaction: at most {self._budget_seconds:g} s are allowed, for others wait "
-                "meanwhile; write less at a time"
-            )
+        return fenced, check

@@ -120,7 +120,7 @@ class SqliteDatabase(Database):
 
     @contextmanager
     def _checked(self, connection: Connection, check: Check | None) -> Iterator[None]:
-        """Call `check` before each statement, and interrupt one during which it raises."""
+        """Call `check` as others do, and interrupt a statement during which it raises."""
         if check is None:
             yield
             return
@@ -137,9 +137,6 @@ class SqliteDatabase(Database):
         try:
             with super()._checked(connection, check):
                 yield
-        except OperationalError:
-            check()  # its word on the interruption
-            raise
         finally:
             driver.set_progress_handler(None, 0)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import URL, Connection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from app.cron.database import READERS, Database
 from app.db import database_at
@@ -154,6 +154,16 @@ async def test_a_check_ends_a_write_before_a_statement(database: Database) -> No
         await database.write(write, check=over_after(1))
     assert made == ["first"]
     assert await database.read(read_count) == 0
+
+
+async def test_a_check_has_its_word_on_a_statement_that_fails(database: Database) -> None:
+    """It may have been interrupted for it; the database's own word would not tell why."""
+
+    def fail(_: Connection) -> None:
+        raise OperationalError("SELECT 1", None, Exception("interrupted"))
+
+    with pytest.raises(Over):
+        await database.write(fail, check=over_after(0))
 
 
 async def test_an_error_of_a_statement_is_not_the_checks(database: Database) -> None:

@@ -17,7 +17,7 @@ from app.cron.database import Database
 from app.cron.fence import Fence, LeaseLost, WriteTooLong
 from app.cron.sql_store import SqlStore
 from app.cron.store import Claimed
-from support import FakeClock, on_sqlite
+from support import FakeClock, on_postgres, on_sqlite
 from support.databases import cron_database
 from support.stores import (
     LEASE,
@@ -410,6 +410,44 @@ async def test_the_budget_is_not_for_the_time_before_a_write(
     leave.set()
     await asyncio.gather(other, waiting)
     assert lines(database) == 1
+
+
+@on_postgres
+async def test_each_write_of_a_run_has_its_own_budget(
+    fence: Fence, database: Database, clock: FakeClock
+) -> None:
+    """One that begins and ends meanwhile does not make a long one shorter."""
+    function, gate = slowly(clock, stop)
+    long = asyncio.create_task(fence.write(function))
+    await clock.advance(BUDGET)
+    await fence.write(write)
+    await clock.advance(SECOND)
+    assert fence.seconds_over() == 6
+    gate.open()
+    with pytest.raises(WriteTooLong, match=r"wrote for 6\.0 s"):
+        await long
+    assert lines(database) == 1
+
+
+@on_postgres
+async def test_of_several_writes_under_way_the_longest_counts(
+    fence: Fence, clock: FakeClock
+) -> None:
+    """To whoever watches over the leases; when it has ended, the next."""
+    (first, gate), (second, next_gate) = slowly(clock, stop), slowly(clock, stop)
+    writes = [asyncio.create_task(fence.write(first))]
+    await clock.advance(BUDGET)
+    writes.append(asyncio.create_task(fence.write(second)))
+    await clock.advance(BUDGET)
+    assert fence.seconds_over() == 10
+    gate.open()
+    await clock.advance(SECOND)
+    assert fence.seconds_over() == 6
+    next_gate.open()
+    for each in writes:
+        with pytest.raises(WriteTooLong):
+            await each
+    assert fence.seconds_over() is None
 
 
 async def test_a_write_under_way_tells_how_far_beyond_it_is(fence: Fence, clock: FakeClock) -> None:
