@@ -8,7 +8,7 @@ from sqlalchemy import Connection, text
 
 from .clock import Clock
 from .database import Check, Database
-from .postgres import limit_statements
+from .postgres import limit_statements, limit_write
 from .statement import is_postgres
 
 T = TypeVar("T")
@@ -68,19 +68,26 @@ class Fence:
         """Raise LeaseLost unless the run is its job's last. Until the commit, no other begins.
 
         `session` is a session or connection of SQLAlchemy's; for an async one, await the answer.
+        On Postgres the server ends it if it is then silent for 10 s.
         """
         if hasattr(session, "run_sync"):
             return session.run_sync(self.check)
         if hasattr(session, "flush"):
             session.flush()  # what the session holds back must come before the fence
-        if session.execute(FENCE, self._run).rowcount == 0:
-            name, run_no = self._run["name"], self._run["run_no"]
-            raise LeaseLost(f"{name} run {run_no} is not the last any more; nothing is written")
+            session = session.connection()
+        if is_postgres(session):
+            limit_write(session)  # no other run begins until it ends, and its engine is not ours
+        self._hold(session)
         return None
 
     def seconds_over(self) -> float | None:
         """How long the longest transaction under way has taken if that is over the budget."""
         return self._over(min(list(self._began), default=math.inf))
+
+    def _hold(self, connection: Connection) -> None:
+        if connection.execute(FENCE, self._run).rowcount == 0:
+            name, run_no = self._run["name"], self._run["run_no"]
+            raise LeaseLost(f"{name} run {run_no} is not the last any more; nothing is written")
 
     def _over(self, began: float) -> float | None:
         seconds = self._clock.monotonic() - began
@@ -100,7 +107,7 @@ class Fence:
                 if is_postgres(connection):
                     limit_statements(connection, self._budget_seconds)
                 result = function(connection)
-                self.check(connection)
+                self._hold(connection)
             finally:
                 self._began.remove(began)
             return result

@@ -63,7 +63,7 @@ class PostgresDatabase(Database):
         )
         event.listen(read_engine, "begin", _limit_read)
         write_engine = engine.execution_options(isolation_level="READ COMMITTED")
-        event.listen(write_engine, "begin", _limit_write)
+        event.listen(write_engine, "begin", limit_write)
         writer = DaemonThreads(WRITERS, "database-writer")
         urgent_writer = DaemonThreads(1, "database-urgent-writer")
         host = url.host or url.query.get("host", "local socket")
@@ -102,6 +102,15 @@ def as_psycopg(url: URL) -> URL:
     return url.set(drivername="postgresql+psycopg", query=query)
 
 
+def limit_write(connection: Connection) -> None:
+    """Let this transaction neither wait for a lock nor be silent for long."""
+    _limit(
+        connection,
+        lock_timeout=LOCK_SECONDS,
+        idle_in_transaction_session_timeout=IDLE_SECONDS,
+    )
+
+
 def limit_statements(connection: Connection, seconds: float) -> None:
     """Let no statement of this transaction take longer."""
     _limit(connection, statement_timeout=seconds)
@@ -109,14 +118,6 @@ def limit_statements(connection: Connection, seconds: float) -> None:
 
 def _limit_read(connection: Connection) -> None:
     _limit(connection, lock_timeout=LOCK_SECONDS)
-
-
-def _limit_write(connection: Connection) -> None:
-    _limit(
-        connection,
-        lock_timeout=LOCK_SECONDS,
-        idle_in_transaction_session_timeout=IDLE_SECONDS,
-    )
 
 
 def _limit(connection: Connection, **limits: float) -> None:

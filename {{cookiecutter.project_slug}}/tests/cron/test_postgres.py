@@ -5,15 +5,16 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
 import pytest
 import time_machine
-from sqlalchemy import URL, Connection, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.orm import Session
 
 from app.cron import JobContext, every, job
 from app.cron.clock import SystemClock
@@ -22,7 +23,8 @@ from app.cron.fence import LeaseLost, WriteTooLong
 from app.cron.lock import lock_rows
 from app.cron.postgres import WRITERS, PostgresDatabase, as_psycopg
 from app.cron.records import Records
-from app.cron.store import StoreUnavailable
+from app.cron.sql_store import SqlStore
+from app.cron.store import Claim, Claimed, StoreUnavailable
 from app.cron.tables import lock_schema, upgrade_tables
 from app.db import database_at
 from support import FakeClock, on_postgres, query, replica
@@ -407,12 +409,80 @@ async def test_who_is_frozen_in_a_claim_keeps_the_job_for_some_seconds_only(
     await store.register([first_in(NOW)])
     monkeypatch.setattr("app.cron.postgres.IDLE_SECONDS", 0.05)
     with transaction(database, CLAIM) as frozen:
-        deadline = time.monotonic() + REAL_SECONDS_MAX
-        while not (claimed := await store.claim([after(0)])):
-            assert time.monotonic() < deadline
-        assert [run.run_no for run in claimed] == [1]
+        assert (await claim_at_last(store, after(0))).run_no == 1
         with pytest.raises(DBAPIError, match="idle-in-transaction"):
             frozen.exec_driver_sql("SELECT 1")
+
+
+async def claim_at_last(store: SqlStore, wish: Claim) -> Claimed:
+    """Claim it again and again until it can be had."""
+    deadline = time.monotonic() + REAL_SECONDS_MAX
+    while not (claimed := await store.claim([wish])):
+        assert time.monotonic() < deadline
+    return claimed[0]
+
+
+own_transaction = pytest.mark.parametrize("begin", [Session, Engine.connect])
+"""For a test of a transaction on an engine of the job's own, which sets no limits."""
+
+Begin = Callable[[Engine], AbstractContextManager[Any]]
+
+
+@own_transaction
+async def test_who_is_frozen_behind_the_fence_keeps_the_job_for_some_seconds_only(
+    database: Database, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, begin: Begin
+) -> None:
+    """The fence sets the limits that the engine may not have."""
+    one, two = (sql_store(database, clock, owner) for owner in ("one", "two"))
+    await one.register([first_in(NOW)])
+    await two.register([first_in(NOW)])
+    run = await claim(one, delay=NOW)
+    await clock.advance(LEASE)
+    monkeypatch.setattr("app.cron.postgres.IDLE_SECONDS", 0.05)
+    engine = create_engine(database.url)
+    with begin(engine) as frozen:
+        one.fence(run).check(frozen)
+        assert (await claim_at_last(two, after(1))).run_no == 2
+        with pytest.raises(DBAPIError, match="idle-in-transaction"):
+            frozen.execute(text("SELECT 1"))
+    engine.dispose()
+
+
+@own_transaction
+async def test_a_fence_waits_for_a_lock_in_vain(
+    database: Database, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, begin: Begin
+) -> None:
+    """Not for ever, on an engine of the job's own either."""
+    store = sql_store(database, clock)
+    await store.register([first_in(NOW)])
+    run = await claim(store)
+    engine = create_engine(database.url)
+    monkeypatch.setattr("app.cron.postgres.LOCK_SECONDS", 0.05)
+    with (
+        transaction(database, CLAIM),
+        begin(engine) as own,
+        pytest.raises(OperationalError, match="lock timeout"),
+    ):
+        store.fence(run).check(own)
+    engine.dispose()
+
+
+@own_transaction
+async def test_the_limits_of_a_fence_end_with_its_transaction(
+    database: Database, clock: FakeClock, begin: Begin
+) -> None:
+    """The session is not ours, and behind a pooler it may be another process's next."""
+    store = sql_store(database, clock)
+    await store.register([first_in(NOW)])
+    fence, limit = store.fence(await claim(store)), "SHOW idle_in_transaction_session_timeout"
+    engine = create_engine(database.url)
+    with begin(engine) as own:
+        before = own.execute(text(limit)).scalar_one()
+        fence.check(own)
+        assert own.execute(text(limit)).scalar_one() == "10s"
+        own.commit()
+        assert own.execute(text(limit)).scalar_one() == before
+    engine.dispose()
 
 
 async def test_an_urgent_write_waits_for_no_other(database: Database) -> None:
