@@ -28,13 +28,26 @@ CONNECT = {
     "tcp_user_timeout": "10000",
 }
 
-# What asyncpg calls an option that libpq calls otherwise.
-LIBPQ_NAMES = {"ssl": "sslmode"}
-
-# What is said where no connection is made: by the server, or by our side of TLS. All of it is for
-# people to mend, such as a password, but for what a server says that takes no more of them yet.
-REFUSED = ("FATAL", "but SSL was required", "certificate")
-BUSY = ("starting up", "shutting down", "recovery", "too many", "connection slots")
+# What is said where no connection is made because there is no server, or none that takes one yet.
+# All else is for people to mend: a password, a certificate, an option that nobody knows.
+AWAY = (
+    "Is the server running",  # libpq asks so whatever the system's word is, in whatever language
+    "timeout expired",
+    "failed to resolve host",
+    "could not translate host name",
+    "closed the connection unexpectedly",
+    "could not receive data",
+    "could not send",
+    "SSL SYSCALL error",
+    "unexpected eof",
+)
+BUSY = (
+    "the database system is",  # starting up, shutting down, in recovery mode
+    "too many",
+    "connection slots",
+    "no more connections allowed",  # this and the next say poolers
+    "try again later",
+)
 
 
 class PostgresDatabase(Database):
@@ -90,15 +103,18 @@ class PostgresDatabase(Database):
             raise DatabaseError(f"{self.name}: {reason_of(error)}") from error
 
     def may_be_waited_for(self, error: OperationalError) -> bool:
-        """True unless one side has refused the other, for a reason that people must mend."""
-        reason = reason_of(error)
-        refused = any(word in reason for word in REFUSED)
-        return not refused or any(word in reason for word in BUSY)
+        """True unless no connection is made for a reason that people must mend."""
+        if error.statement or error.connection_invalidated:
+            return True  # there was one
+        reason = reason_of(error)  # libpq has no code for it
+        return any(words in reason for words in AWAY + BUSY)
 
 
 def as_psycopg(url: URL) -> URL:
     """The URL for psycopg, which serves sync and async engines alike."""
-    query = {LIBPQ_NAMES.get(name, name): value for name, value in url.query.items()}
+    query = dict(url.query)
+    if ssl := query.pop("ssl", None):  # other drivers' name for it
+        query["sslmode"] = "require" if ssl == "true" else ssl
     return url.set(drivername="postgresql+psycopg", query=query)
 
 

@@ -5,20 +5,27 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, closing, contextmanager
+from contextlib import (
+    AbstractContextManager,
+    asynccontextmanager,
+    closing,
+    contextmanager,
+)
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from socketserver import BaseRequestHandler, TCPServer
 from typing import Any
 
 import pytest
 import time_machine
+from psycopg.errors import ConnectionTimeout
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
 from app.cron import JobContext, every, job
 from app.cron.clock import SystemClock
-from app.cron.database import Database, DatabaseError
+from app.cron.database import Database, DatabaseError, reason_of
 from app.cron.fence import LeaseLost, WriteTooLong
 from app.cron.lock import lock_rows
 from app.cron.postgres import WRITERS, PostgresDatabase, as_psycopg
@@ -30,7 +37,7 @@ from app.db import database_at
 from support import FakeClock, on_postgres, query, replica
 from support.counts import create, increment, read_count
 from support.databases import contents, disconnect
-from support.process import REAL_SECONDS_MAX
+from support.process import POLL_SECONDS, REAL_SECONDS_MAX
 from support.stores import (
     LEASE,
     NOW,
@@ -577,6 +584,7 @@ def test_tables_are_made_by_one_at_a_time(
         "postgresql://someone:secret@host:5433/name?sslmode=require",
         "postgresql+psycopg://someone:secret@host:5433/name?sslmode=require",
         "postgresql+asyncpg://someone:secret@host:5433/name?ssl=require",
+        "postgresql+asyncpg://someone:secret@host:5433/name?ssl=true",
     ],
 )
 def test_the_forms_of_a_url_mean_the_same(url: URL, given: str) -> None:
@@ -619,20 +627,128 @@ def test_a_server_that_does_not_answer_is_waited_for(url: URL) -> None:
         assert database.may_be_waited_for(error.value)
 
 
+# What libpq, or the server, says where no connection is made
+
+
+# A client's first message is so long at most; one that asks for TLS ends so.
+GREETING_BYTES_MAX = 10_000
+TLS_PLEASE = (80_877_103).to_bytes(4)
+
+PASSWORD_PLEASE = b"R" + (8).to_bytes(4) + (3).to_bytes(4)
+
+
+def fatal(words: str) -> bytes:
+    """The message of a server that refuses."""
+    fields = b"SFATAL\0VFATAL\0M" + words.encode() + b"\0\0"
+    return b"E" + (len(fields) + 4).to_bytes(4) + fields
+
+
+@contextmanager
+def server_that_says(answer: bytes) -> Iterator[int]:
+    """The port of one that has no TLS, says this to each client, and closes the connection."""
+
+    class Client(BaseRequestHandler):
+        def handle(self) -> None:
+            if self.request.recv(GREETING_BYTES_MAX).endswith(TLS_PLEASE):
+                self.request.sendall(b"N")
+                self.request.recv(GREETING_BYTES_MAX)
+            self.request.sendall(answer)
+
+    with TCPServer(("127.0.0.1", 0), Client) as server:
+        threading.Thread(target=server.serve_forever, args=(POLL_SECONDS,), daemon=True).start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+
+
+def attempt(url: str) -> tuple[bool, str]:
+    """Connect in vain: whether it may be waited for, and why it has failed."""
+    with closing(PostgresDatabase(make_url(url))) as database:
+        with pytest.raises(OperationalError) as error:
+            database.write_here(create)
+        return database.may_be_waited_for(error.value), reason_of(error.value)
+
+
 @pytest.mark.parametrize(
     ("words", "may"),
     [
-        ('FATAL:  password authentication failed for user "app"', False),
-        ('FATAL:  database "app" does not exist', False),
-        ("FATAL:  the database system is starting up", True),
-        ("FATAL:  the database system is shutting down", True),
-        ("FATAL:  the database system is in recovery mode", True),
-        ("FATAL:  sorry, too many clients already", True),
-        ("FATAL:  remaining connection slots are reserved for roles", True),
-        ("connection refused", True),
-        ("canceling statement due to lock timeout", True),
+        ('password authentication failed for user "app"', False),
+        ('database "app" does not exist', False),
+        ('no pg_hba.conf entry for host "10.0.0.1", user "app", database "app"', False),
+        ("the database system is starting up", True),
+        ("the database system is shutting down", True),
+        ("the database system is in recovery mode", True),
+        ("the database system is not yet accepting connections", True),
+        ("sorry, too many clients already", True),
+        ('too many connections for role "app"', True),
+        ("remaining connection slots are reserved for roles with the SUPERUSER attribute", True),
+        ("no more connections allowed (max_client_conn)", True),
+        ("server login has been failing, try again later (server_login_retry)", True),
     ],
 )
-def test_what_may_be_waited_for(database: Database, words: str, may: bool) -> None:
-    """Not what people must mend."""
-    assert database.may_be_waited_for(OperationalError("", None, Exception(words))) == may
+def test_a_server_is_waited_for_if_its_words_say_so(url: URL, words: str, may: bool) -> None:
+    """Not if people must mend something."""
+    with server_that_says(fatal(words)) as port:
+        answer, reason = attempt(f"postgresql://app@127.0.0.1:{port}/app")
+    assert reason.endswith(f"FATAL: {words}")
+    assert answer == may
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("", "no password supplied"),
+        ("?sslmode=requir", 'invalid sslmode value: "requir"'),
+        ("?sslmode=require", "server does not support SSL, but SSL was required"),
+        ("?ssl=true", "server does not support SSL, but SSL was required"),
+        ("?channel_binding=on", 'invalid channel_binding value: "on"'),
+        ("?channel_binding=require", "channel binding required but not supported"),
+        ("?require_auth=scram-sha-256", "server requested a cleartext password"),
+        ("?target_session_attrs=any-one", "invalid target_session_attrs value"),
+        ("?port=99999", "invalid port number"),
+    ],
+)
+def test_what_libpq_refuses_is_not_waited_for(url: URL, options: str, words: str) -> None:
+    """It will not change its mind, though no server has said no."""
+    with server_that_says(PASSWORD_PLEASE) as port:
+        may, reason = attempt(f"postgresql://app@127.0.0.1:{port}/app{options}")
+    assert words in reason
+    assert not may
+
+
+def test_a_session_of_the_wrong_kind_is_not_waited_for(url: URL) -> None:
+    """Such as one that can write, where one is wanted that cannot."""
+    wanted = url.update_query_dict({"target_session_attrs": "read-only"})
+    may, reason = attempt(wanted.render_as_string(hide_password=False))
+    assert "session is not read-only" in reason
+    assert not may
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        ("127.0.0.1:1", "Is the server running"),
+        ("nowhere.invalid", "host"),
+        ("/?host=/none", "Is the server running locally"),
+    ],
+)
+def test_a_server_that_is_not_there_is_waited_for(url: URL, host: str, words: str) -> None:
+    """Nobody listens on its port, it has no address or no socket: it may be starting."""
+    may, reason = attempt(f"postgresql://{host}")
+    assert words in reason
+    assert may
+
+
+def test_a_server_that_closes_the_connection_is_waited_for(url: URL) -> None:
+    """As what stands before one that is not there yet does."""
+    with server_that_says(b"") as port:
+        may, reason = attempt(f"postgresql://app@127.0.0.1:{port}/app")
+    assert "closed the connection unexpectedly" in reason
+    assert may
+
+
+def test_a_server_that_is_silent_is_waited_for(database: Database) -> None:
+    """After some seconds psycopg waits for its answer no longer."""
+    silence = ConnectionTimeout("connection timeout expired")
+    assert database.may_be_waited_for(OperationalError(None, None, silence))
