@@ -103,7 +103,8 @@ async def upgrade_schema(database: Database, clock: Clock) -> None:
 
     A database that newer code has upgraded is left alone: two versions run side by side during a
     deployment. All is one write transaction, so processes that start together take turns. One that
-    is locked, or does not answer, is waited for, two minutes at most: then it raises DatabaseError.
+    is locked, or does not answer, is waited for, two minutes at most: then it raises DatabaseError,
+    as it does for one that lets nobody in.
     """
     began, waited = clock.monotonic(), False
     while True:
@@ -111,10 +112,10 @@ async def upgrade_schema(database: Database, clock: Clock) -> None:
             await database.write(_upgrade)
             break
         except OperationalError as error:
-            if not database.may_be_waited_for(error):
-                raise
-            reason = reason_of(error)
-        if (seconds := clock.monotonic() - began) > WAIT_SECONDS_MAX:
+            may_wait, reason = database.may_be_waited_for(error), reason_of(error)
+            if not may_wait and error.statement:
+                raise  # the traceback tells in which migration it stands
+        if (seconds := clock.monotonic() - began) > WAIT_SECONDS_MAX or not may_wait:
             problem = f"{database.name}: cannot be used for {seconds:.0f} s: {reason}"
             log.critical(problem)  # the server's own word on a failed start is a long traceback
             raise DatabaseError(problem)

@@ -451,6 +451,24 @@ async def test_a_start_does_not_wait_for_ever_for_a_server(
 
 
 @on_postgres
+async def test_a_server_that_refuses_when_it_is_there_is_not_waited_for(
+    clock: FakeClock, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was away when the app was made; then the start fails, in a line of its own too."""
+    port = free_port()
+    wrong = at(settings, host="127.0.0.1", port=port, database="nowhere")
+    start = asyncio.create_task(start_and_end(create_app(wrong, jobs=[], clock=clock)))
+    await clock.advance(seconds=59.5)
+    assert not start.done()
+    async with relay(port, settings.url):
+        with pytest.raises(DatabaseError) as error:
+            await clock.run(start)
+    assert str(error.value).startswith(f"{name_of(wrong)}: cannot be used for 60 s: ")
+    assert str(error.value).endswith('FATAL: database "nowhere" does not exist')
+    assert warnings(caplog)[1:] == [str(error.value)]
+
+
+@on_postgres
 @pytest.mark.parametrize(
     ("part", "problem"),
     [
