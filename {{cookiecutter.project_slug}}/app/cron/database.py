@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, wait
 from contextlib import contextmanager
 from inspect import iscoroutine
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.exc import OperationalError
@@ -38,6 +38,7 @@ class Database:
         name: str,
         url: URL,
         *,
+        connect_args: dict[str, Any],
         read_engine: Engine,
         write_engine: Engine,
         writer: Executor,
@@ -48,6 +49,9 @@ class Database:
         """Which database it is, as people are told. There is no password in it."""
         self.url = url
         """Where it is, in the form that SQLAlchemy's engines take, sync and async on Postgres."""
+        self.connect_args = connect_args
+        """What an engine of one's own is given with it: how long it waits, on Postgres also how it
+        notices that the server is gone, and that there may be a pooler."""
         self._read_engine = read_engine
         self._write_engine = write_engine
         self._writer = writer

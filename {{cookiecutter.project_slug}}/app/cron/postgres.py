@@ -59,16 +59,17 @@ class PostgresDatabase(Database):
 
     def __init__(self, url: URL) -> None:
         url = as_psycopg(url)
+        connect_args = {
+            # A pooler may give each transaction another session, which knows no statements.
+            "prepare_threshold": None,
+            **{key: value for key, value in CONNECT.items() if key not in url.query},
+        }
         engine = create_engine(
             url,
             pool_size=WRITERS + READERS + 2,
             max_overflow=-1,  # the threads are the limit, and a `def` job has one of its own
             pool_pre_ping=True,  # a server that was restarted is no error, if it is there again
-            connect_args={
-                # A pooler may give each transaction another session, which knows no statements.
-                "prepare_threshold": None,
-                **{key: value for key, value in CONNECT.items() if key not in url.query},
-            },
+            connect_args=connect_args,
         )
         # All statements of a read see the same moment. (On SQLite each sees its own.)
         read_engine = engine.execution_options(
@@ -84,6 +85,7 @@ class PostgresDatabase(Database):
         super().__init__(
             f"Postgres {host}{port}/{url.database}",
             url,
+            connect_args=connect_args,
             read_engine=read_engine,
             write_engine=write_engine,
             writer=writer,

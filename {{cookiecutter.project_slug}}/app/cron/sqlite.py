@@ -50,7 +50,8 @@ class SqliteDatabase(Database):
         self.path = path.absolute()
         self._files: dict[Path, tuple[int, int] | None] = {}
         url = URL.create("sqlite", database=str(self.path))
-        write_engine = _engine(url, _set_up_writer)
+        connect_args = {"timeout": BUSY_SECONDS}
+        write_engine = _engine(url, connect_args, _set_up_writer)
         # Python's driver would begin at the first write, too late: what was read may have changed.
         event.listen(write_engine, "begin", _begin_immediate)
         event.listen(write_engine, "connect", self._remember_files)
@@ -58,7 +59,8 @@ class SqliteDatabase(Database):
         super().__init__(
             f"SQLite {self.path}",
             url,
-            read_engine=_engine(url, _set_up_reader),
+            connect_args=connect_args,
+            read_engine=_engine(url, connect_args, _set_up_reader),
             write_engine=write_engine,
             writer=writer,
             urgent_writer=writer.ahead,
@@ -141,12 +143,14 @@ class SqliteDatabase(Database):
             driver.set_progress_handler(None, 0)
 
 
-def _engine(url: URL, set_up: Callable[[sqlite3.Connection, Any], None]) -> Engine:
+def _engine(
+    url: URL, connect_args: dict[str, Any], set_up: Callable[[sqlite3.Connection, Any], None]
+) -> Engine:
     engine = create_engine(
         url,
         pool_size=READERS,
         max_overflow=-1,  # the threads are the limit, and a `def` job has one of its own
-        connect_args={"timeout": BUSY_SECONDS},
+        connect_args=connect_args,
     )
     event.listen(engine, "connect", set_up)
     return engine

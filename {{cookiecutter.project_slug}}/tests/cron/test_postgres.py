@@ -530,6 +530,23 @@ def test_no_statement_is_kept_in_the_session(database: Database) -> None:
     assert set(database.write_here(repeat)) == {0}
 
 
+def test_an_engine_of_ones_own_is_like_the_apps(database: Database) -> None:
+    """It notices that the server is gone, and keeps no statement in the session."""
+    engine = create_engine(database.url, connect_args=database.connect_args)
+    with engine.connect() as connection:
+        driver: Any = connection.connection.driver_connection
+        assert driver.info.get_parameters()["tcp_user_timeout"] == "10000"
+        assert driver.prepare_threshold is None
+    engine.dispose()
+
+
+def test_what_the_url_says_goes_before_what_the_app_says(url: URL) -> None:
+    """In an engine of one's own too."""
+    with closing(PostgresDatabase(url.update_query_dict({"keepalives_idle": "60"}))) as database:
+        assert "keepalives_idle" not in database.connect_args
+        assert "keepalives_count" in database.connect_args
+
+
 # A server that goes, and comes back
 
 
