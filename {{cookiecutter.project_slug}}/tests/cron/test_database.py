@@ -15,9 +15,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from app.cron.database import READERS, Database
 from app.db import database_at
 from support.counts import Over, create, increment, over_after, read_count, set_count
-
-# After so much real time something is stuck, and the test fails.
-REAL_SECONDS_MAX = 30.0
+from support.process import REAL_SECONDS_MAX
 
 
 @pytest.fixture

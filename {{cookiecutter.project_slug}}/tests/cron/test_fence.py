@@ -19,6 +19,7 @@ from app.cron.sql_store import SqlStore
 from app.cron.store import Claimed
 from support import FakeClock, on_postgres, on_sqlite
 from support.databases import cron_database
+from support.process import REAL_SECONDS_MAX
 from support.stores import (
     LEASE,
     LOSSES,
@@ -29,9 +30,6 @@ from support.stores import (
     on_each_statement,
     sql_store,
 )
-
-# After so much real time something is stuck, and the test fails.
-REAL_SECONDS_MAX = 30.0
 
 MICROSECOND = timedelta(microseconds=1)
 SECOND = timedelta(seconds=1)

@@ -20,9 +20,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from app.cron.database import Database, DatabaseError
 from app.cron.sqlite import SqliteDatabase
 from support.counts import Over, create, increment, over_after, read_count, set_count
-
-# After so much real time something is stuck, and the test fails.
-REAL_SECONDS_MAX = 30.0
+from support.process import REAL_SECONDS_MAX
 
 
 @pytest.fixture
