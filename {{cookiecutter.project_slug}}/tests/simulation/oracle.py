@@ -181,26 +181,22 @@ class Oracle(RowRules, OwnRules):
                 continue
             if other.by == run.by:
                 self._broken("one body a process", f"run {number} goes on", body.name)
-            elif not self._may_overlap(other, terms):
+            elif not self._may_overlap(other):
                 self._broken("no overlap", f"run {number} of {other.by} goes on", body.name)
 
-    def _may_overlap(self, other: Run, terms: Terms) -> bool:
-        """A run whose process is gone, was held up, or has told its body to end."""
-        life = self._lives[other.by]
-        if life.over is not None or other.told is not None or terms.threaded:
-            return True
-        return self._stepped(other.claimed) or self._disturbed(other.by, other.leased, *HELD_UP)
+    def _may_overlap(self, other: Run) -> bool:
+        """A run whose process is gone, or could not renew its lease. (What it has told its body is
+        no excuse: until the body has really ended, it keeps the lease.)"""
+        gone = self._lives[other.by].over is not None
+        return gone or self._stepped(other.claimed) or self._disturbed(other.by, other.leased)
 
     def _trusted(self, run: Run, body: Body, terms: Terms) -> None:
-        """A body is told to end before its lease does."""
+        """A body is told to end before its lease does. If it does not hear, it keeps the lease."""
+        told = run.told is not None and run.told < body.at
         over = body.at - run.leased - run.lease * TRUSTED - CLOCK_ERROR
-        if over <= 0 or terms.deaf or (run.told or body.at) < body.at:
+        if over <= (6 * SECOND if terms.threaded else 0) or (told and not terms.deaf):
             return
-        if terms.threaded and self._disturbed(run.by, run.leased):
-            return
-        if terms.threaded and over < 6 * SECOND:
-            return
-        if not self._disturbed(run.by, run.leased, *HELD_UP):
+        if not self._disturbed(run.by, run.leased, *(() if told or terms.threaded else HELD_UP)):
             text = f"run {body.run_no} goes on {over / SECOND} s after its lease is not trusted"
             self._broken("trust", text, body.name)
 

@@ -41,6 +41,11 @@ def middle(_: str) -> float:
     return 0.5
 
 
+def late(seconds: int) -> int:
+    """So long after the start."""
+    return seconds * SECOND
+
+
 def started(at: int, process: str, **options: Any) -> Started:
     """A process starts, with one job."""
     jobs: dict[str, Terms] = options.pop("jobs", TERMS)
@@ -69,8 +74,8 @@ def claimed(at: int, by: str, old: Row, **wrong: Any) -> tuple[Row, list[Record]
 
 
 def body(at: int, what: str, process: str = "p1", run_no: int = 1, detail: str = "") -> Body:
-    """Something becomes of a body."""
-    return Body(at, process, "tick", run_no, what, detail)
+    """Something becomes of a body. It returns, unless another end is given."""
+    return Body(at, process, "tick", run_no, what, detail or "returned" * (what == "ended"))
 
 
 def ended(at: int, by: str, old: Row, outcome: str = "ok", **other: Any) -> list[Record]:
@@ -111,6 +116,28 @@ AT_ELEVEN = 11 * MINUTE
 def own(at: int, run_no: int) -> list[Record]:
     """All that becomes of a body: of one that the process runs for itself, it is all there is."""
     return [body(at, what, run_no=run_no) for what in ("begun", "ended", "torn down")]
+
+
+def ending(detail: str, outcome: str, **after: Any) -> list[Record]:
+    """A body ends so, and this is recorded of its run."""
+    ends = [body(late(3), "ended", detail=detail), body(late(3), "torn down")]
+    return [*ends, *ended(late(3), "p1", FIRST, outcome, **after)]
+
+
+THREADED = started(0, "p1", jobs={"tick": replace(TERMS["tick"], threaded=True)})
+STOPPING: list[Record] = [THREADED, *BEGUN[1:], Stopping(late(2), "p1")]
+
+
+def outlived(*renewals: int) -> list[Record]:
+    """A body goes on for a minute, whatever its timeout; at these seconds its lease is renewed."""
+    jobs = {"tick": replace(TERMS["tick"], timeout=late(8), deaf=True)}
+    row, records = FIRST, [started(0, "p1", jobs=jobs), *BEGUN[1:], body(late(10), "told")]
+    for at in map(late, renewals):
+        row, old = replace(row, lease_until=at + LEASE), row
+        records.append(changed(at, "p1", old, row))
+    retry = MINUTE + late(5)
+    end = ended(MINUTE, "p1", row, "timeout", failures=1, next_run_at=retry)
+    return [*records, *own(MINUTE, 1)[1:], *end, Killed(retry, "p1"), Killed(retry, "p2")]
 
 
 def fire_twice() -> list[Record]:
@@ -198,13 +225,26 @@ GOOD: dict[str, list[Record]] = {
         *own(SECOND + PERIOD, 2),
         Killed(2 * PERIOD, "p1"),
     ],
+    "a body that outlives its timeout, and keeps its lease": outlived(12, 22, 32, 42, 52),
+    "an error": [
+        *BEGUN,
+        *ending("ValueError", "error", failures=1, next_run_at=late(8)),
+        *claimed(late(8), "p1", replace(FREE, failures=1, next_run_at=late(8)))[1],
+    ],
+    "a thread that has done it all at a stop": [*STOPPING, *ending("returned", "ok")],
+    "a thread that has looked, and stops": [
+        *STOPPING,
+        body(late(3), "told"),
+        *ending("stopped", "interrupted", next_run_at=late(3)),
+    ],
+    "a thread that has not heard that its lease is lost": [
+        *STOPPING[:-1],
+        Fault(late(2), "slow", "p1", late(60)),
+        *ending("returned", "error", failures=1, next_run_at=late(8)),
+        *claimed(late(8), "p1", replace(FREE, failures=1, next_run_at=late(8)))[1],
+    ],
     "a stop": [*ENDED, Stopping(4 * SECOND, "p1"), Stopped(5 * SECOND, "p1", ())],
 }
-
-
-def late(seconds: int) -> int:
-    """So long after the start."""
-    return seconds * SECOND
 
 
 BAD: dict[str, tuple[str, list[Record]]] = {
@@ -374,8 +414,17 @@ BAD: dict[str, tuple[str, list[Record]]] = {
         "trust",
         [*MADE, *CLAIM, Fault(late(2), "freeze", "p1", late(40)), body(late(40), "begun")],
     ),
+    "a body that outlives its timeout, and its lease": ("trust", outlived()),
     "a body that goes on without a lease": ("trust", [*BEGUN, body(late(40), "told")]),
     "two bodies at once": ("no overlap", [*BEGUN, LOST, body(DUE, "begun", "p2", 2)]),
+    "a second body beside one that does not hear": (
+        "no overlap",
+        [*BEGUN, body(late(3), "told"), LOST, body(DUE, "begun", "p2", 2)],
+    ),
+    "a second body beside a thread": (
+        "no overlap",
+        [THREADED, replace(THREADED, process="p2"), *BEGUN[2:], LOST, body(DUE, "begun", "p2", 2)],
+    ),
     "two bodies in one process": (
         "one body a process",
         [*BEGUN, *claimed(DUE, "p1", FIRST)[1], body(DUE, "begun", "p1", 2)],
