@@ -15,6 +15,9 @@ PROMPT = SECOND
 # A process trusts its lease for this part of it; its clock may be wrong by a little.
 TRUSTED, CLOCK_ERROR = 5 / 6, SECOND // 10
 
+# By which part a timeout may be short or long: monotonic clocks drift.
+DRIFT = 0.001
+
 # A body begins so soon after its claim, or not at all.
 START_SLACK = SECOND
 
@@ -80,6 +83,7 @@ class Run:
     ended: int | None = None
     torn: int | None = None
     detail: str = ""
+    """How the body has ended."""
     outcome: str | None = None
     recorded: int | None = None
     store_now: int = 0

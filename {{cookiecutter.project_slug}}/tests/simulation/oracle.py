@@ -4,6 +4,7 @@ Each rule has a name, which a violation carries. What may excuse a rule stands i
 """
 
 from collections.abc import Iterable
+from math import inf
 
 from .history import (
     Answered,
@@ -26,6 +27,7 @@ from .history import (
 from .ledger import (
     CATCH_UP,
     CLOCK_ERROR,
+    DRIFT,
     HELD_UP,
     PROMPT,
     REST,
@@ -121,9 +123,35 @@ class Oracle(RowRules, OwnRules):
                 self._broken("a run has a claim", f"run {change.run_no} has none", change.name)
             return
         run.outcome = change.new
+        if change.new not in (None, "abandoned"):
+            self._fits(run, change)
         before = job.runs.get(change.run_no - 1)
         if change.new is None and before is not None and before.outcome is None:
             self._broken("abandoned", f"run {change.run_no - 1} has no end", change.name)
+
+    def _fits(self, run: Run, change: RunChanged) -> None:
+        """The outcome says how the body has ended: by itself, by its timeout, or by a stop."""
+        life = self._lives[run.by]
+        terms, ended = life.started.jobs[change.name], run.ended or change.at
+        returned, disturbed = run.detail == "returned", self._disturbed(run.by, run.claimed)
+        may = {"ok"} if returned else {"error"}
+        if run.begun is None:
+            may.add("missed")
+        if not returned and life.stopping is not None and life.stopping <= ended:
+            may.add("interrupted")
+        if run.told is not None and not disturbed:  # nor has it lost its lease
+            may.discard("error")
+        if terms.threaded and disturbed:  # it has not heard that its lease is lost
+            may.add("error")
+        limit = terms.timeout or inf
+        if change.at - run.claimed > limit * (1 - DRIFT) - CLOCK_ERROR:
+            may.add("timeout")
+        over = ended - (run.begun or ended) - limit * (1 + DRIFT) - CLOCK_ERROR
+        if over > 0 and not self._disturbed(run.by, run.claimed, *HELD_UP):
+            may -= {"ok", "interrupted"}
+        if change.new not in may:
+            text = f"run {change.run_no}, which has {run.detail or 'no body'}, is {change.new}"
+            self._broken("the outcome is the body's", text, change.name)
 
     def _answered(self, answer: Answered) -> None:
         """Who is told how a run has ended finds that in its history."""

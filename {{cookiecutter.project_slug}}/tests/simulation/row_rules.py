@@ -84,6 +84,8 @@ class RowRules(Ledger):
             self._broken("an expired lease stays so", f"{change.by} renews it", new.name)
         if new.requested_at != old.requested_at or new.paused != old.paused:
             self._broken("a request is one start", f"{change.by} has changed it", new.name)
+        if new.lease_until != change.store_now + run.lease or new.failures != old.failures:
+            self._broken("a renewal is for a lease", f"{change.by} makes it {new}", new.name)
         run.leased = change.at
 
     # Claims
@@ -95,6 +97,8 @@ class RowRules(Ledger):
             self._broken("contiguous", f"run {new.run_no} after {old.run_no}", name)
         if new.owner != change.by or new.lease_until != now + life.started.lease:
             self._broken("a claim is its owner's", f"{change.by} claims for {new.owner}", name)
+        if new.failures != old.failures:
+            self._broken("failures", f"a claim makes {new.failures} of {old.failures}", name)
         if old.paused and not requested:
             self._broken("paused", "it is claimed", name)
         if old.next_run_at > now and not requested:
@@ -223,6 +227,10 @@ class RowRules(Ledger):
         assert old is not None
         assert new is not None
         terms, due = self._lives[end.by].started.jobs[new.name], old.next_run_at
+        counted = {"ok": 0, "error": old.failures + 1, "timeout": old.failures + 1}
+        if new.failures != counted.get(change.new or "", old.failures):
+            text = f"{change.new} makes {new.failures} of {old.failures}"
+            self._broken("failures", text, new.name)
         if change.new == "interrupted":
             due = now
         elif change.new != "missed":

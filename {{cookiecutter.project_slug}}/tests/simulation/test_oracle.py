@@ -231,6 +231,12 @@ GOOD: dict[str, list[Record]] = {
         *ending("ValueError", "error", failures=1, next_run_at=late(8)),
         *claimed(late(8), "p1", replace(FREE, failures=1, next_run_at=late(8)))[1],
     ],
+    "a body that waited no more when its process was blocked for longer than its timeout": [
+        *BEGUN,
+        Fault(late(3), "block", "p1", DUE + SECOND),
+        *own(DUE + SECOND, 1)[1:],
+        *ended(DUE + SECOND, "p1", FIRST, next_run_at=DUE + SECOND + PERIOD),
+    ],
     "a thread that has done it all at a stop": [*STOPPING, *ending("returned", "ok")],
     "a thread that has looked, and stops": [
         *STOPPING,
@@ -291,6 +297,26 @@ BAD: dict[str, tuple[str, list[Record]]] = {
         "an expired lease stays so",
         [*BEGUN, changed(late(33), "p1", FIRST, replace(FIRST, lease_until=late(63)))],
     ),
+    "a heartbeat for too long": (
+        "a renewal is for a lease",
+        [*BEGUN, changed(late(9), "p1", FIRST, replace(FIRST, lease_until=late(40)))],
+    ),
+    "a heartbeat that counts a failure": (
+        "a renewal is for a lease",
+        [*BEGUN, changed(late(9), "p1", FIRST, replace(FIRST, lease_until=late(39), failures=1))],
+    ),
+    "a claim that counts a failure": (
+        "failures",
+        [*MADE, *claimed(late(2), "p1", NEW, failures=1)[1]],
+    ),
+    "an end that counts no failure": (
+        "failures",
+        [*BEGUN, *ending("ValueError", "error", next_run_at=late(8))],
+    ),
+    "an end that counts one of what is ok": (
+        "failures",
+        [*BEGUN, *ending("returned", "ok", failures=1)],
+    ),
     "an end by another": ("an old run changes nothing", [*BEGUN, *ended(late(3), "p2", FIRST)]),
     "an owner without a claim": (
         "an old run changes nothing",
@@ -312,6 +338,42 @@ BAD: dict[str, tuple[str, list[Record]]] = {
     "an end that moves the next run": (
         "due after an end",
         [*BEGUN, body(late(3), "ended"), *ended(late(3), "p1", FIRST, next_run_at=DUE + 9)],
+    ),
+    "an error that is told as ok": (
+        "the outcome is the body's",
+        [*BEGUN, *ending("ValueError", "ok")],
+    ),
+    "a good end that is told as an error": (
+        "the outcome is the body's",
+        [*BEGUN, *ending("returned", "error")],
+    ),
+    "a good end that is told as missed": (
+        "the outcome is the body's",
+        [*BEGUN, *ending("returned", "missed")],
+    ),
+    "a run without a body that is told as ok": (
+        "the outcome is the body's",
+        [*MADE, *CLAIM, *ended(late(3), "p1", FIRST)],
+    ),
+    "a timeout that is not over": (
+        "the outcome is the body's",
+        [*BEGUN, *ending("cancelled", "timeout")],
+    ),
+    "a body that is over its timeout, told as ok": (
+        "the outcome is the body's",
+        [*BEGUN, *own(DUE + SECOND, 1)[1:], *ended(DUE + SECOND, "p1", FIRST)],
+    ),
+    "a thread that has done it all at a stop, told as cut short": (
+        "the outcome is the body's",
+        [*STOPPING, *ending("returned", "interrupted")],
+    ),
+    "a thread that has looked at a stop, told as an error": (
+        "the outcome is the body's",
+        [*STOPPING, body(late(3), "told"), *ending("stopped", "error")],
+    ),
+    "a run that nothing stops, told as cut short": (
+        "the outcome is the body's",
+        [*BEGUN, *ending("cancelled", "interrupted")],
     ),
     "an end recorded late": (
         "ends are recorded",
