@@ -72,7 +72,6 @@ class Run:
 
     claimed: int
     by: str
-    row: Row
     due: int
     requested: bool
     leased: int
@@ -85,7 +84,6 @@ class Run:
     detail: str = ""
     """How the body has ended."""
     outcome: str | None = None
-    recorded: int | None = None
     store_now: int = 0
 
 
@@ -147,9 +145,13 @@ class Ledger:
     def _job(self, name: str) -> Job:
         return self._jobs.setdefault(name, Job())
 
-    def _differs(self, name: str, terms: Terms) -> bool:
-        """Whether some version of the code says otherwise of the job."""
-        return any(life.started.jobs.get(name, terms) != terms for life in self._lives.values())
+    def _differs(self, name: str, terms: Terms, since: int) -> bool:
+        """Whether a process that has lived since then says otherwise of the job."""
+        return any(
+            life.started.jobs.get(name, terms) != terms
+            for life in self._lives.values()
+            if life.over is None or life.over >= since
+        )
 
     def _set_back(self, since: int) -> int:
         """By how much the store's clock has been set back since then, at most."""

@@ -119,8 +119,7 @@ class Oracle(RowRules, OwnRules):
         if change.old is not None:
             self._broken("one outcome", f"{change.old} becomes {change.new}", change.name)
         if run is None:
-            if change.new is not None:
-                self._broken("a run has a claim", f"run {change.run_no} has none", change.name)
+            self._broken("a run has a claim", f"run {change.run_no} has none", change.name)
             return
         run.outcome = change.new
         if change.new not in (None, "abandoned"):
@@ -155,10 +154,13 @@ class Oracle(RowRules, OwnRules):
 
     def _answered(self, answer: Answered) -> None:
         """Who is told how a run has ended finds that in its history."""
-        self._lives[answer.process].asked[answer.name] -= 1
-        run = self._job(answer.name).runs.get(answer.run_no or 0)
-        if run is not None and (run.by, run.outcome) != (answer.process, answer.outcome):
-            text = f"run {answer.run_no} is told to be {answer.outcome}, it is {run.outcome}"
+        life = self._lives[answer.process]
+        life.asked[answer.name] -= 1
+        if answer.run_no is None or life.started.jobs[answer.name].alone:
+            return
+        run = self._job(answer.name).runs.get(answer.run_no)
+        if run is None or (run.by, run.outcome) != (answer.process, answer.outcome):
+            text = f"run {answer.run_no} is told to be {answer.outcome}, it is {run}"
             self._broken("told as recorded", text, answer.name)
 
     def _effect(self, effect: Effect) -> None:

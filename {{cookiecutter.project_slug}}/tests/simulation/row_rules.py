@@ -118,9 +118,7 @@ class RowRules(Ledger):
             self._unclamped(job, before, old, change, life)
             self._punctual(job, old, change)
             self._catch_up(old, change, before, terms, life)
-        run = Run(
-            change.at, change.by, new, old.next_run_at, requested, change.at, life.started.lease
-        )
+        run = Run(change.at, change.by, old.next_run_at, requested, change.at, life.started.lease)
         run.store_now = now
         job.runs[new.run_no] = run
 
@@ -144,7 +142,7 @@ class RowRules(Ledger):
             return
         if before.outcome == "interrupted" or self._stepped(before.claimed):
             return
-        if self._differs(old.name, terms):
+        if self._differs(old.name, terms, before.claimed):
             return
         gap = change.store_now - before.store_now
         if gap + 2 < terms.period * (1 - terms.jitter):
@@ -156,7 +154,7 @@ class RowRules(Ledger):
             return
         if before.outcome not in ("ok", "abandoned") or terms.nightly:
             return
-        if self._differs(old.name, terms):
+        if self._differs(old.name, terms, before.claimed):
             return
         back = self._set_back(before.claimed)
         if back < terms.period and before.due // terms.period == old.next_run_at // terms.period:
@@ -214,7 +212,6 @@ class RowRules(Ledger):
             self._broken("an end is the body's", "it is recorded, and the body goes on", name)
         elif run.begun is not None and run.torn is None:
             self._broken("torn down", f"run {old.run_no} has ended, its dependency has not", name)
-        run.recorded = change.at
         job.end = change
         if run.ended is None or self._disturbed(change.by, run.ended):
             return

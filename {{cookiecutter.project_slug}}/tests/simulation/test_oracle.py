@@ -1,11 +1,14 @@
 """The judge is tested against histories made by hand: one that is good, and what makes it bad."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
+from inspect import getsource
 from typing import Any
 
 import pytest
 
+from . import oracle, own_rules, row_rules
 from .history import (
     Answered,
     Asked,
@@ -273,6 +276,15 @@ BAD: dict[str, tuple[str, list[Record]]] = {
         "floor",
         [*ENDED, *claimed(late(200), "p2", replace(FREE, next_run_at=late(199)))[1]],
     ),
+    "a start below the floor, long after the last process that had another": (
+        "floor",
+        [
+            started(0, "p0", jobs={"tick": replace(TERMS["tick"], period=PERIOD // 9)}),
+            Killed(1, "p0"),
+            *ENDED,
+            *claimed(late(200), "p2", replace(FREE, next_run_at=late(199)))[1],
+        ],
+    ),
     "a late start though all is well": (
         "punctual",
         [*ENDED, *claimed(DUE + late(5), "p2", FREE)[1]],
@@ -380,6 +392,10 @@ BAD: dict[str, tuple[str, list[Record]]] = {
         [*BEGUN, body(late(3), "ended"), *ended(late(9), "p1", FIRST)],
     ),
     "an end never recorded": ("ends are recorded", [*BEGUN, body(late(3), "ended")]),
+    "an outcome of nothing": (
+        "a run has a claim",
+        [*MADE, RunChanged(late(2), "p1", "tick", 1, 0, None, None)],
+    ),
     "two outcomes": (
         "one outcome",
         [*ENDED, RunChanged(late(4), "p1", "tick", 1, 0, "ok", "error")],
@@ -428,6 +444,10 @@ BAD: dict[str, tuple[str, list[Record]]] = {
     "an end that is told of another's run": (
         "told as recorded",
         [*ENDED, Answered(late(3), "p2", "tick", 1, "ok")],
+    ),
+    "an end that is told of no run": (
+        "told as recorded",
+        [*ENDED, Answered(late(3), "p1", "tick", 2, "ok")],
     ),
     "a claim too early after a run by hand": (
         "due",
@@ -536,3 +556,9 @@ def test_a_good_history_breaks_no_rule(history: list[Record]) -> None:
 def test_a_bad_history_breaks_its_rule(rule: str, history: list[Record]) -> None:
     """What the contract forbids is found, by its name."""
     assert rule in rules(history, 5 * PERIOD)
+
+
+def test_each_rule_has_a_bad_history() -> None:
+    """A rule that nothing breaks here may be one that nothing can break."""
+    source = "".join(map(getsource, (oracle, own_rules, row_rules)))
+    assert set(re.findall(r'_broken\(\s*"(.+?)"', source)) == {rule for rule, _ in BAD.values()}
