@@ -100,7 +100,9 @@ class Oracle(RowRules, OwnRules):
     def _in_vain(self, note: Noted) -> None:
         """A process comes for nothing: perhaps for a lease that ends at this very moment."""
         life = self._lives.get(note.process)
-        if life is None or life.started.at == note.at or not self._offsets:
+        if life is None or not self._offsets:
+            return
+        if note.at - life.started.at < PROMPT:  # it has come to register its jobs
             return
         now = note.at + self._offsets[-1][1]
         for name in life.started.jobs:

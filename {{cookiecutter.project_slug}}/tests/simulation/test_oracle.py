@@ -197,6 +197,15 @@ GOOD: dict[str, list[Record]] = {
         body(DUE + MINUTE, "told"),
         body(DUE + MINUTE, "ended"),
     ],
+    "a process that starts as a lease ends": [
+        *BEGUN,
+        changed(late(3), "operator", FIRST, ASKED),
+        Killed(late(4), "p1"),
+        started(late(32) - 200, "p3"),
+        Noted(late(32), "p3", "in vain"),
+        RunChanged(late(32) + 1, "p3", "tick", 1, 0, None, "abandoned"),
+        *claimed(late(32) + 1, "p3", ASKED)[1],
+    ],
     "a run by hand": [
         *MADE,
         Asked(1, "p1", "tick"),
