@@ -30,7 +30,8 @@ def kill_at_statement(world: "Simulation", process: Process, target: str) -> Non
         process.kill()
         world.return_later(30)
 
-    process.door.kill_at_statement(world.random.randint(0, 8), die)
+    number = min(world.random.choices(range(9), k=2))  # rather one of the end of the run
+    process.door.kill_at_statement(number, die)
 
 
 def freeze(world: "Simulation", process: Process, target: str) -> None:
@@ -112,26 +113,32 @@ def step(world: "Simulation", process: Process, target: str) -> None:
 
 def pause(world: "Simulation", process: Process, target: str) -> None:
     """The operator pauses a job, and resumes it."""
-    name = target or world.random.choice(sorted(world.version))
+    name = _with_row(world, target)
     seconds = world.random.choice([5, 60, 1800])
-    world.fault("pause", None, 0, target)
+    world.fault("pause", None, 0, name)
     world.operate(world.records.pause(name))
     world.later(seconds, lambda: world.operate(world.records.resume(name)))
 
 
 def request(world: "Simulation", process: Process, target: str) -> None:
     """The operator asks for a run now."""
-    name = target or world.random.choice(sorted(world.version))
-    world.fault("request", None, 0, target)
+    name = _with_row(world, target)
+    world.fault("request", None, 0, name)
     world.operate(world.records.request(name))
     if target and world.random.random() < 0.3:  # whoever takes over has the request to honour
         kill(world, process, target)
 
 
+def _with_row(world: "Simulation", target: str) -> str:
+    """The target or, if there is nothing that the operator could change, another job."""
+    names = sorted(name for name, spec in world.version.items() if not spec.terms().alone)
+    return target if target in names else world.random.choice(names)
+
+
 def run_by_hand(world: "Simulation", process: Process, target: str) -> None:
     """The operator runs a job now, in this process, and waits for its end."""
     name = target if target in process.version else world.random.choice(sorted(process.version))
-    world.fault("by hand", None, 0, target)
+    world.fault("by hand", None, 0, name)
     process.run(name)
     if world.random.random() < 0.4:  # it is held up, and the next one is asked for meanwhile
         world.later(0.1, lambda: freeze(world, process, target))
@@ -145,52 +152,53 @@ def deploy(world: "Simulation", process: Process, target: str) -> None:
     elif absent := sorted(set(KINDS) - set(world.version)):
         kind = world.random.choice(absent)
         world.change(**{kind: Spec(kind, kind, world.minutes(kind))})
-    _roll(world, process, "deploy", target)
+    _roll(world, process)
 
 
 def change_interval(world: "Simulation", process: Process, target: str) -> None:
     """The same, with another interval."""
     name = target if target in world.version else world.random.choice(sorted(world.version))
+    world.fault("interval", None, 0, name)
     world.change(**{name: world.other_minutes(world.version[name])})
-    _roll(world, process, "interval", target)
+    _roll(world, process)
 
 
-def _roll(world: "Simulation", first: Process, kind: str, target: str) -> None:
+def _roll(world: "Simulation", first: Process) -> None:
     rest = [process for process in world.alive() if process is not first]
     pause = world.random.choice([1, 20, 180])
     for number, process in enumerate([first, *rest]):
 
         def stop(process: Process = process) -> None:
             if process in world.alive():
-                world.fault(kind, process, 0, target)
+                world.fault("deploy", process, 0, "")
                 process.stop(then=lambda: world.return_later(world.random.choice([0.5, 10])))
 
         world.later(number * pause, stop)
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A fault, and how often it is drawn."""
+class Threat:
+    """A fault, and at how many of a seed's jobs it is aimed."""
 
     strike: Strike
-    weight: float = 1.0
+    jobs: float = 3.8
 
 
 FAULTS = {
-    "kill": Kind(kill, 1.6),
-    "kill at statement": Kind(kill_at_statement, 1.3),
-    "freeze": Kind(freeze, 1.5),
-    "block": Kind(block, 1.6),
-    "error before commit": Kind(fail_before, 1.4),
-    "error after commit": Kind(fail_after, 1.4),
-    "slow": Kind(slow, 1.5),
-    "locked": Kind(lock),
-    "away": Kind(away),
-    "cut off": Kind(cut),
-    "clock step": Kind(step, 1.2),
-    "pause": Kind(pause),
-    "request": Kind(request),
-    "by hand": Kind(run_by_hand),
-    "deploy": Kind(deploy, 0.8),
-    "interval": Kind(change_interval, 0.5),
+    "kill": Threat(kill),
+    "kill at statement": Threat(kill_at_statement, 5.2),
+    "freeze": Threat(freeze),
+    "block": Threat(block),
+    "error before commit": Threat(fail_before),
+    "error after commit": Threat(fail_after),
+    "slow": Threat(slow),
+    "locked": Threat(lock),
+    "away": Threat(away),
+    "cut off": Threat(cut),
+    "clock step": Threat(step),
+    "pause": Threat(pause, 3.0),
+    "request": Threat(request, 3.0),
+    "by hand": Threat(run_by_hand, 3.0),
+    "deploy": Threat(deploy, 0.5),
+    "interval": Threat(change_interval, 3.0),
 }

@@ -229,7 +229,7 @@ KINDS: dict[str, Kind] = {
     "crontab": Kind(writes, minutes=(20.0, 30.0), times="*/{minutes:g} * * * *"),
     "nightly": Kind(quick, minutes=(1440.0,), times="0,30 0-6,21-23 * * *"),
     "exact": Kind(writes, jitter=0.0),
-    "late": Kind(quick, jitter=0.5),
+    "late": Kind(writes, jitter=0.5),
     "alone": Kind(quick),
 }
 

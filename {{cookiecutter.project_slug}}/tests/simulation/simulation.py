@@ -14,7 +14,7 @@ from typing import Any
 from app.cron.records import Records
 
 from .faults import FAULTS
-from .history import Body, Fault, Healed, JobChanged, Record
+from .history import Body, Fault, Healed, JobChanged, Record, RunChanged
 from .jobs import KINDS, Spec
 from .loop import SECOND, World
 from .processes import Process, Setting, moment
@@ -60,6 +60,13 @@ def draw(seed: int, key: str) -> float:
     return Random(f"{seed}:{key}").random()
 
 
+def dealt(seed: int) -> list[str]:
+    """The kinds of a seed's jobs: eight seeds in a row have each kind three times."""
+    kinds = sorted(KINDS)
+    Random(seed // 8).shuffle(kinds)
+    return sorted((kinds + kinds)[JOBS * seed % len(kinds) :][:JOBS])
+
+
 class Simulation:
     """A world of its own for one seed. All that chance decides follows from the seed."""
 
@@ -67,7 +74,7 @@ class Simulation:
         self,
         seed: int,
         *,
-        faults: int | None = None,
+        faults: bool = True,
         hours: float = HOURS,
         kinds: Sequence[str] = (),
         minutes: float | None = None,
@@ -91,11 +98,13 @@ class Simulation:
         self.setting = Setting(seed, random.random() < 0.4, look_every)
         self.processes: list[Process] = []
         self.lives = count(1)
-        chosen = kinds or sorted(random.sample(sorted(KINDS), JOBS))
+        chosen = kinds or dealt(seed)
         self.version = {kind: Spec(kind, kind, minutes or self.minutes(kind)) for kind in chosen}
         self.due: dict[str, int] = {}
         self.armed: dict[str, list[Callable[[Process], None]]] = {}
-        self.faults = random.randint(38, 49) if faults is None else faults
+        self.under_way: set[tuple[str, str]] = set()
+        """Of which jobs a process has a run that is not known to have ended."""
+        self.faults = faults
         operator: Any = Operator(self.server)
         self.records = Records(operator, operator)
         self.server.transact("operator", lambda it: it.exec_driver_sql(GHOST))
@@ -114,14 +123,15 @@ class Simulation:
                 self.start()
             last = self.end if not self.heals else round(HEALS_AFTER * HOUR)
             if self.faults:
-                names = self.random.choices(
-                    list(FAULTS), [kind.weight for kind in FAULTS.values()], k=self.faults
-                )
-                for name in names:
-                    self.world.at(
-                        self.random.randint(60 * SECOND, last - 60 * SECOND),
-                        partial(self.plan, name),
-                    )
+                jobs = sorted(self.version)
+                for name, threat in FAULTS.items():
+                    number = min(int(threat.jobs + self.random.random()), len(jobs))
+                    for target in self.random.sample(jobs, number):
+                        # Not in the last half hour: it may have to wait for a run.
+                        self.world.at(
+                            self.random.randint(60 * SECOND, last - HOUR // 2),
+                            partial(self.plan, name, target),
+                        )
                 if self.heals:
                     self.world.at(last, self.heal)
             self.later(WATCH_SECONDS, self.watch)
@@ -187,41 +197,47 @@ class Simulation:
 
     # Faults
 
-    def plan(self, name: str) -> None:
+    def plan(self, name: str, target: str) -> None:
         """A fault shall strike: at any time, or when a job is due, or has just been claimed."""
         if self.calm:
             return
         random = self.random
-        target = random.choice(sorted(self.version))
+        if target not in self.version:
+            target = random.choice(sorted(self.version))
         due = self.due.get(target, 0) - self.server.store_now()
         aim = random.random()
-        if aim < 0.1:
-            self.strike(name, None, "")
-        elif aim < 0.35 and 0 < due < HOUR:
+        if aim < 0.04:
+            self.strike(name, "")
+        elif aim < 0.2 and 0 < due < HOUR:
             early = random.choice([0.0, 0.001, 1.0])
-            self.later(due / SECOND - early, lambda: self.strike(name, None, target))
+            self.later(due / SECOND - early, lambda: self.strike(name, target))
         else:
-            self.armed.setdefault(target, []).append(
-                lambda process: self.aim(name, process, target)
-            )
+            self.arm(name, target)
+
+    def arm(self, name: str, target: str) -> None:
+        """It shall strike the next run of the job."""
+        self.armed.setdefault(target, []).append(lambda process: self.aim(name, process, target))
 
     def aim(self, name: str, process: Process, target: str) -> None:
         """The process has claimed the job: strike after some steps of it, or some time."""
         random = self.random
-        if random.random() < 0.5:
-            seconds = random.choice([0.0, math.exp(random.uniform(-6, 4))])
-            self.later(seconds, lambda: self.strike(name, process, target))
-        else:
-            steps = random.randint(0, 12)
-            process.loop.fuse = steps, lambda: self.strike(name, process, target)
 
-    def strike(self, name: str, process: Process | None, target: str) -> None:
-        """Do it, unless there is nobody left to whom."""
+        def strike() -> None:
+            if process in self.alive() and (process.name, target) in self.under_way:
+                self.strike(name, target, process)
+            else:  # it comes too late for this run
+                self.arm(name, target)
+
+        if random.random() < 0.5 or process.loop.fuse is not None:
+            self.later(random.choice([0.0, math.exp(random.uniform(-6, 4))]), strike)
+        else:
+            process.loop.fuse = random.randint(0, 12), strike
+
+    def strike(self, name: str, target: str, process: Process | None = None) -> None:
+        """Do it, to this process or any, unless there is none."""
         alive = self.alive()
-        if process is None and alive:
-            process = self.random.choice(alive)
-        if process in alive and process is not None and not self.calm:
-            FAULTS[name].strike(self, process, target)
+        if alive and not self.calm:
+            FAULTS[name].strike(self, process or self.random.choice(alive), target)
 
     def fault(self, kind: str, process: Process | None, seconds: float, target: str) -> None:
         """Tell the history of it."""
@@ -243,9 +259,16 @@ class Simulation:
             name, new = record.new.name, record.new
             self.due[name] = new.next_run_at
             if record.old is not None and new.run_no > record.old.run_no:
+                self.under_way.add((record.by, name))
                 self.fire(name, record.by)
-        elif isinstance(record, Body) and record.what == "begun" and record.name == "alone":
-            self.fire(record.name, record.process)
+        elif isinstance(record, RunChanged) and record.new is not None:
+            self.under_way.discard((record.by, record.name))
+        elif isinstance(record, Body) and record.name == "alone":
+            if record.what == "begun":
+                self.under_way.add((record.process, record.name))
+                self.fire(record.name, record.process)
+            elif record.what == "torn down":
+                self.under_way.discard((record.process, record.name))
 
     def fire(self, name: str, owner: str) -> None:
         """A run of the job begins: what was to strike then does."""

@@ -3,7 +3,19 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from .history import Body, Fault, JobChanged, Noted, Record, Started, Stopping, Terms
+from .history import (
+    Body,
+    Fault,
+    JobChanged,
+    Killed,
+    Noted,
+    Record,
+    RunChanged,
+    Started,
+    Stopped,
+    Stopping,
+    Terms,
+)
 from .ledger import SECOND
 
 SOMETIMES = (
@@ -18,8 +30,14 @@ SOMETIMES = (
     "clock back over a due time",
 )
 
-# A fault strikes a run that is under way, or has ended so shortly before.
-NEAR = 30 * SECOND
+# These are done to a job, whether it runs or not. All else strikes the runs that are under way.
+TO_A_JOB = ("pause", "request", "by hand", "interval")
+
+# What each process runs for itself has no row: nothing of it can be changed there, or written.
+IMPOSSIBLE = {(fault, "alone") for fault in ("pause", "request", "kill at statement")}
+
+# When a body has ended, its process tries for about so long to record that.
+RECORDING = 30 * SECOND
 
 
 class Survey:
@@ -31,7 +49,7 @@ class Survey:
         self.faults: Counter[str] = Counter()
         self.sometimes: Counter[str] = Counter()
         self.pairs: Counter[tuple[str, str]] = Counter()
-        """How often a fault has struck a run of a kind of job."""
+        """How often a fault has struck a kind of job."""
 
     def add(self, other: "Survey") -> None:
         """Count what another one has counted."""
@@ -49,15 +67,14 @@ class Survey:
         self.counts["job-seconds"] += len(reader.jobs) * end // SECOND
 
     def missing(self, faults: Iterable[str], kinds: Iterable[str]) -> list[str]:
-        """What was met less often than 100 times in 1,000 seeds. Of fewer seeds chance says little:
-        then only what was never met in 500 or more."""
+        """What was met less often than once in ten seeds. Under 300 seeds, chance decides that."""
         seeds, kinds = self.counts["seeds"], list(kinds)
-        enough = seeds // 10 if seeds >= 1_000 else seeds // 500
+        enough = seeds // 10 if seeds >= 300 else 0
         pairs = [
             f"{fault} x {kind}: {self.pairs[fault, kind]}"
             for fault in faults
             for kind in kinds
-            if self.pairs[fault, kind] < enough
+            if self.pairs[fault, kind] < enough and (fault, kind) not in IMPOSSIBLE
         ]
         return pairs + [
             f"{what}: {self.sometimes[what]}" for what in SOMETIMES if self.sometimes[what] < enough
@@ -74,14 +91,19 @@ class Survey:
         return "\n".join(lines)
 
 
+RunKey = tuple[str, str, int]
+"""Process, job, number."""
+
+
 class _Reader:
     def __init__(self, survey: Survey) -> None:
         self.jobs: set[str] = set()
         self._survey = survey
         self._lives: dict[str, Started] = {}
         self._stopping: set[str] = set()
-        self._begun: dict[tuple[str, str, int], int] = {}
-        self._ended: dict[tuple[str, str, int], int] = {}
+        self._claimed: dict[RunKey, int] = {}
+        """The runs that are under way."""
+        self._torn: dict[RunKey, int] = {}
         self._starts: dict[str, int] = {}
         self._claim: JobChanged | None = None
         self._offset = 0
@@ -94,6 +116,9 @@ class _Reader:
                 self.jobs.update(record.jobs)
             case Stopping():
                 self._stopping.add(record.process)
+            case Killed() | Stopped():
+                for key in [key for key in self._claimed if key[0] == record.process]:
+                    del self._claimed[key]
             case Noted(what="refused"):
                 self._some("stale write refused")
             case Noted(what="contested"):
@@ -104,6 +129,8 @@ class _Reader:
                 self._body(record)
             case JobChanged():
                 self._changed(record)
+            case RunChanged(new=str()):  # another one's "abandoned" ends no body
+                self._claimed.pop((record.by, record.name, record.run_no), None)
 
     def _some(self, what: str) -> None:
         self._survey.sometimes[what] += 1
@@ -115,12 +142,12 @@ class _Reader:
         self._survey.faults[fault.kind] += 1
         struck = {
             self._terms(process, name).kind
-            for process, name, run_no in self._begun
+            for process, name, run_no in self._claimed
             if fault.process in (None, process)
-            and fault.at - self._ended.get((process, name, run_no), fault.at) < NEAR
+            and fault.at - self._torn.get((process, name, run_no), fault.at) < RECORDING
         }
-        if fault.target:  # it was aimed at the claim, which need not have begun
-            struck.add(fault.target)
+        if fault.kind in TO_A_JOB:
+            struck = {fault.target}
         self._survey.pairs.update((fault.kind, kind) for kind in struck)
         claim = self._claim
         if (
@@ -133,14 +160,16 @@ class _Reader:
     def _body(self, body: Body) -> None:
         key, terms = (body.process, body.name, body.run_no), self._terms(body.process, body.name)
         match body.what:
-            case "begun":
-                self._begun[key] = body.at
-            case "ended":
-                self._ended[key] = body.at
+            case "begun" if terms.alone:
+                self._claimed[key] = body.at
+            case "torn down" if terms.alone:
+                del self._claimed[key]
+            case "torn down":
+                self._torn[key] = body.at
             case "told":
                 if body.detail == "swallowed":
                     self._some("cancellation swallowed")
-                lasted = body.at - self._begun[key]
+                lasted = body.at - self._claimed[key]
                 if body.process not in self._stopping and lasted < (terms.timeout or lasted + 1):
                     self._some("lease lost while running")
 
@@ -155,6 +184,7 @@ class _Reader:
         if old is not None and new.run_no > old.run_no:
             self._survey.counts["runs"] += 1
             self._starts[new.name], self._claim = change.store_now, change
+            self._claimed[change.by, new.name, new.run_no] = change.at
             if old.owner is not None:
                 self._some("takeover")
             since = change.at - self._lives[change.by].at
