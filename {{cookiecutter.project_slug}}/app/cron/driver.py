@@ -132,6 +132,8 @@ class Driver:
             log.error("cron: the database is not told of the end: %s", error)
         finally:
             self._ends.give_up()
+            for task in self.tasks:  # a claim whose answer has not come: it begins nothing any more
+                task.cancel()
             await self._leases.stop()
 
     async def run(self, name: str, *, forced: bool, run_no: int | None) -> Finish | None:
@@ -162,7 +164,12 @@ class Driver:
         task = asyncio.create_task(claim())
         self.tasks.append(task)
         task.add_done_callback(self.tasks.remove)
-        end = await asyncio.shield(task)
+        try:
+            end = await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.cancelled():
+                raise
+            raise StoreUnavailable("the app has ended, and its claim was not answered") from None
         return None if end is None else await end
 
     async def _drive(self, rest: float) -> None:

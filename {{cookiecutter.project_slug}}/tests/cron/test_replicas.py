@@ -13,6 +13,7 @@ from sqlalchemy import URL, Connection, text
 from app.cron import JobContext, crontab, every, job
 from app.cron.clock import seeded
 from app.cron.schedule import Schedule
+from app.cron.store import StoreUnavailable
 from support import FakeClock, fixed, replica
 from support.databases import query
 
@@ -538,6 +539,24 @@ async def test_what_is_asked_for_as_the_app_ends_is_not_begun(clock: FakeClock, 
         await one.stop()
         assert await clock.run(asked) is None
         assert await one.store.history("tick") == []
+    assert starts == []
+
+
+async def test_a_claim_that_is_answered_after_the_end_begins_nothing(
+    clock: FakeClock, url: URL
+) -> None:
+    """Somebody has asked for a run, and is told that it is not known what has become of it."""
+    starts: Starts = []
+    tasks = asyncio.all_tasks()
+    async with replica(clock, url, tick(starts), claims=False) as one:
+        one.store.seconds_after = {"claim": 60}
+        asked = asyncio.create_task(one.scheduler.run("tick"))
+        await clock.settle()
+        await one.stop()
+        with pytest.raises(StoreUnavailable):
+            await asked
+        assert asyncio.all_tasks() == tasks
+        await clock.advance(minutes=2)
     assert starts == []
 
 
