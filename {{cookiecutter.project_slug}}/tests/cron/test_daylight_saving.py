@@ -48,6 +48,9 @@ def test_every_time_of_day_has_one_run_on_a_day_of_change(name: str, day: date) 
         run = schedule.next(midnight - timedelta(microseconds=1), NO_CHANCE)
         assert run == next_shown(day, minute, zone)
         assert schedule.next(run, NO_CHANCE) >= tomorrow
+        if moments(day, minute, zone) != [run]:
+            for later in range(10, 70, 10):  # also from within the time that comes again
+                assert schedule.next(run + timedelta(minutes=later), NO_CHANCE) >= tomorrow
 
 
 def test_the_days_are_those_of_a_change() -> None:
