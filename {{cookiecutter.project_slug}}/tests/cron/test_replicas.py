@@ -231,17 +231,18 @@ async def test_an_hourly_job_as_a_process_finds_it(
     starts: Starts = []
     max_late = timedelta(minutes=limits["max_late"]) if "max_late" in limits else None
     hourly = tick(starts, crontab("0 * * * *"), minutes * 60, max_late=max_late)
+    # Hours pass in which nothing else happens.
+    rarely: dict[str, Any] = {"look_every": timedelta(days=1), "lease": timedelta(minutes=5)}
     clock.step(minutes=59)
     async with AsyncExitStack() as stack:
-        process = replica(clock, url, hourly, look_every=timedelta(days=1))
-        one = await stack.enter_async_context(process)
+        one = await stack.enter_async_context(replica(clock, url, hourly, **rarely))
         await clock.advance(minutes=1)
         if "paused" in limits:
             await one.store.pause("tick")
         if not minutes:
             await stack.aclose()
         await clock.advance(minutes=at)
-        async with replica(clock, url, hourly, look_every=timedelta(days=1)) as two:
+        async with replica(clock, url, hourly, **rarely) as two:
             await clock.advance(seconds=5)
             assert [name for name, _ in starts].count(two.name) == expected
 
