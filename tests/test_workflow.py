@@ -42,7 +42,7 @@ VERSIONS = [version for version in pythons.SUPPORTED if version == USUAL or vers
 LONG = 2
 """The tests that take minutes, which `make test` leaves out."""
 
-ELSEWHERE = "-k 'not postgres and not simulation'"
+ELSEWHERE = "-k 'not postgres and not simulation and not processes'"
 
 Step = Callable[[str], str]
 """Runs a step, which must succeed, and returns its output."""
@@ -149,9 +149,9 @@ def test_lint_and_types_are_clean(service: Path, way: str, tmp_path: Path) -> No
 def test_its_tests_are_green(service: Path, version: str, way: str, tmp_path: Path) -> None:
     """All of them, without a warning, with what the hashed list installs.
 
-    But for the one that starts the service as another user: only root can. To save time, on other
-    Pythons than that of .python-version what differs by the database is tested on SQLite only, and
-    not at all on that of this run: `make test` runs them all in place.
+    But for the one that starts the service as another user: only root can. To save time, other
+    Pythons than that of .python-version do without Postgres, the simulation and processes of their
+    own. That of this run is left out: `make test` runs them all in place.
     """
     options = "" if version == USUAL else ELSEWHERE
     with checkout(service, version, way, tmp_path, options) as step:
