@@ -181,4 +181,4 @@ def compete(subject: Subject, counter: Path, *, processes: int, runs: int) -> No
     finally:
         for rival in rivals:
             rival.kill()
-            rival.wait()
+            rival.communicate()
