@@ -1,13 +1,66 @@
-"""What is asked of every job in JOBS."""
+"""What is true of every job, whatever it does: yours too, from the moment it is listed."""
 
 import importlib
 import pkgutil
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
 import app.jobs
-from app.cron.job import Job, collect
+from app.cron.job import Function, Job, collect
 from app.jobs import JOBS
+from app.sessions import sessions
+from support.contract import CLAUSES, Subject, complaints
+
+# Yours: what the jobs need for the contract
+
+
+def add_sessions(connection: Connection) -> None:
+    """Some that have expired when the run begins, and some that have not."""
+    begin, minute = datetime(2026, 1, 1, tzinfo=UTC), timedelta(minutes=1)
+    rows = [
+        {"id": f"{number}", "user": f"user {number % 3}", "expires_at": begin + minute * number}
+        for number in range(-3, 5)
+    ]
+    connection.execute(sessions.insert(), rows)
+
+
+DATA: dict[str, Callable[[Connection], object]] = {
+    "expire_sessions": add_sessions,
+    "nightly_report": add_sessions,
+}
+"""What a job finds in the database. Give yours enough to do: without, little can go wrong."""
+
+OVERRIDES: dict[Callable[..., Any], Callable[..., Any]] = {}
+"""Dependencies that would reach out of the test, such as a client, and what takes their place."""
+
+EXCEPT: dict[tuple[str, str], str] = {}
+"""Clauses that a job need not keep, and why: {("my_job", "is_repeatable"): "it draws ids"}."""
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: str(job.__name__))
+async def test_a_job_keeps_the_contract(job: Function, tmp_path: Path, no_settings: None) -> None:
+    """What each clause asks for stands in `support/contract.py`."""
+    name = collect([job])[0].name
+    arrange = DATA.get(name, lambda _: None)
+    subject = await Subject.of(job, tmp_path, arrange, OVERRIDES)
+    clauses = [clause for clause in CLAUSES if (name, clause) not in EXCEPT]
+    found = await complaints(subject, clauses)
+    assert not found, "\n\n".join(found)
+
+
+def test_data_and_exceptions_are_of_jobs_that_there_are() -> None:
+    """A name with a slip in it would change nothing, and nobody would see that."""
+    names = {job.name for job in collect(JOBS)}
+    assert DATA.keys() <= names
+    for (name, clause), reason in EXCEPT.items():
+        assert name in names
+        assert clause in CLAUSES
+        assert reason
 
 
 def declared() -> list[Job]:

@@ -1,7 +1,7 @@
 """The whole app in a test: its lifespan, on the test's clock."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -40,12 +40,15 @@ def cron_app(
 
 
 @asynccontextmanager
-async def running(app: FastAPI, clock: FakeClock) -> AsyncIterator[None]:
-    """Run the app's lifespan, as a server would: in a task of its own, for as long as the block."""
+async def running(app: FastAPI, clock: FakeClock) -> AsyncIterator[Mapping[str, Any]]:
+    """Run the app's lifespan, as a server would: in a task of its own, for as long as the block.
+    Gives what the lifespan shares."""
     started, leave = asyncio.Event(), asyncio.Event()
+    state = dict[str, Any]()
 
     async def serve() -> None:
-        async with app.router.lifespan_context(app):
+        async with app.router.lifespan_context(app) as shared:
+            state.update(shared or {})
             started.set()
             await leave.wait()
 
@@ -56,7 +59,7 @@ async def running(app: FastAPI, clock: FakeClock) -> AsyncIterator[None]:
     try:
         if started.is_set():
             await clock.settle()
-            yield
+            yield state
     finally:
         leave.set()
         await clock.run(server)

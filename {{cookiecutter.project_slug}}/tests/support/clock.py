@@ -157,7 +157,7 @@ class FakeClock:
 
     def __enter__(self) -> Self:
         self._loop = loop = asyncio.get_running_loop()
-        default = self._stack.enter_context(ThreadPoolExecutor())
+        default = self._stack.enter_context(ThreadPoolExecutor(thread_name_prefix="asyncio"))
         run_sync = anyio.to_thread.run_sync
 
         def run_in_executor(

@@ -1,0 +1,326 @@
+"""What is asked of every job: the clauses, each of which says what it has found wrong.
+
+A job is run many times on a database of its own, cancelled and killed wherever it waits, and
+followed by another run. What `arrange` puts there is what it has to do: without, little can go
+wrong. Why it is done in this way stands in the template's docs/decisions.
+"""
+
+import sqlite3
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import time_machine
+from blockbuster import BlockBuster, BlockingError
+
+from app.cron.job import Function
+from app.cron.scheduler import CANCEL_SECONDS
+
+from .leftovers import is_locked
+from .trial import Arrange, Bench, Overrides, Rows, Trial, copy, rows_of
+from .watch import Step
+
+# Between two awaits on the event loop. More keeps requests waiting. CPU time, not real time.
+COMPUTING_SECONDS_MAX = 0.1
+
+# What one statement changes at most: on SQLite all other writers wait for it.
+ROWS_MAX = 5_000
+
+# How often a run is cancelled, killed or overtaken at most: at one line, and in all. A loop comes
+# by the same line again and again.
+STEPS_PER_LINE_MAX = 3
+STEPS_MAX = 25
+
+# When the machine says that it is, while a run is asked to go by its own clock.
+ELSEWHEN = datetime(2001, 2, 3, 4, 5, 6, tzinfo=UTC)
+
+
+class Subject:
+    """A job on its bench, and the database that each of its runs begins with."""
+
+    def __init__(self, bench: Bench, start: Path, usual: Trial) -> None:
+        self.bench = bench
+        self.start = start
+        self.usual = usual
+        """A run that nothing disturbs."""
+
+    @classmethod
+    async def of(
+        cls,
+        function: Function,
+        folder: Path,
+        arrange: Arrange = lambda _: None,
+        overrides: Overrides | None = None,
+    ) -> "Subject":
+        """Put it there, and run it once. The databases are made in the folder."""
+        bench = Bench(function, folder, overrides or {})
+        start = await bench.prepare(arrange)
+        return cls(bench, start, await bench.run(start))
+
+    @property
+    def steps(self) -> list[int]:
+        """The numbers of the moments at which it is to be disturbed while it waits."""
+        return [index + 1 for index in spread(self.usual.watch.places)]
+
+
+Clause = Callable[[Subject], AsyncIterator[str]]
+
+
+async def completes(subject: Subject) -> AsyncIterator[str]:
+    """It is ok, within its timeout, and leaves nothing behind."""
+    usual = subject.usual
+    if usual.watch.endless:
+        yield (
+            f"it goes on and on at {usual.watch.endless}: let it come to an end, "
+            "or give it less to do in DATA"
+        )
+    elif usual.finish.outcome != "ok":
+        yield (
+            f"its run ends as {usual.finish.outcome} at {usual.failed_at}: {usual.finish.error}. "
+            "Give it in DATA what it needs, and in OVERRIDES what stands for others' services"
+        )
+    for what in usual.left:
+        yield f"when it has ended, it leaves {what}"
+
+
+async def is_repeatable(subject: Subject) -> AsyncIterator[str]:
+    """With the same clock, chance and data it does the same: it asks its run for both."""
+    travel = time_machine.travel(ELSEWHEN, tick=False)
+    usual, again = subject.usual, await subject.bench.run(subject.start, around=travel, asking=True)
+    asked = ", ".join(dict.fromkeys(again.watch.asked))
+    for what, (one, two) in {
+        "writes": difference(usual.rows, again.rows),
+        "returns": (repr(usual.finish.note), repr(again.finish.note)),
+    }.items():
+        if one != two:
+            yield (
+                f"with the same clock, chance and data it {what} {one}, and then {two}"
+                f"{f'. It asks {asked}' if asked else ''}. Take time from `ctx.clock`, and chance, "
+                "that of new ids too, from `ctx.random`"
+            )
+
+
+async def can_be_cancelled(subject: Subject) -> AsyncIterator[str]:
+    """Wherever it waits: it ends soon, leaves nothing, and the next run completes."""
+    if subject.bench.job.threaded:
+        return
+    for number in subject.steps:
+        cancelled: list[tuple[str, float]] = []
+
+        def cancel(
+            step: Step, number: int = number, cancelled: list[tuple[str, float]] = cancelled
+        ) -> None:
+            if step.number == number:
+                cancelled.append((f"cancelled at {step}", step.run.context.clock.monotonic()))
+                step.run.cancel()
+
+        trial = await subject.bench.run(subject.start, waits=cancel)
+        for where, moment in cancelled:  # not if it has come by on another way this time
+            if not trial.cancelled:
+                yield f"{where}, it goes on: raise CancelledError again where you catch it"
+            if (seconds := trial.ended - moment) > CANCEL_SECONDS:
+                yield (
+                    f"{where}, it takes {seconds:g} s more, and has {CANCEL_SECONDS:g} s: "
+                    "do not wait in `except` and `finally`"
+                )
+            for what in trial.left:
+                yield f"{where}, it leaves {what}"
+            after = await subject.bench.run(forgotten(trial.database))
+            if after.finish.outcome != "ok":
+                yield f"{where}, its next run ends as {_end(after)}"
+
+
+async def can_be_killed(subject: Subject) -> AsyncIterator[str]:
+    """Wherever it waits or begins a statement: run again, it ends as if nothing had happened."""
+    snapshots: dict[str, tuple[str, Path]] = {}
+
+    def keep(step: Step) -> None:
+        rows = repr(rows_of(step.database))
+        if rows not in snapshots:
+            path = subject.bench.new_path()
+            copy(step.database, path)
+            snapshots[rows] = str(step), path
+
+    last = await subject.bench.run(subject.start, waits=keep, states=keep)
+    snapshots.setdefault(repr(last.rows), ("its end", last.database))
+    found = list(snapshots.values())
+    for index in spread([where for where, _ in found]):
+        where, path = found[index]
+        again = await subject.bench.run(forgotten(path))
+        one, two = difference(subject.usual.rows, again.rows)
+        if again.finish.outcome != "ok":
+            yield (
+                f"killed at {where} and run again, its run ends as {_end(again)}. Let it take what "
+                "it finds half done"
+            )
+        elif one != two:
+            yield (
+                f"killed at {where} and run again, it leaves {two}, and without a kill {one}. "
+                "Write it so that twice is as once: what is done is marked so in the transaction "
+                "that does it"
+            )
+
+
+async def never_blocks_the_loop(subject: Subject) -> AsyncIterator[str]:
+    """No step of it keeps requests waiting, neither by a call nor by computing."""
+    if subject.bench.job.threaded:
+        return
+    calls: list[str] = []
+    once, again = [
+        await subject.bench.run(subject.start, around=blocking_calls(subject, calls), traced=False)
+        for _ in range(2)
+    ]
+    for call in dict.fromkeys(calls):
+        yield (
+            f"it calls {call} on the event loop, and all requests wait for it. Make it a `def` "
+            "job, or await what does the same"
+        )
+    # Once, the garbage collector may have come in between.
+    seconds, where = min(once.watch.longest, again.watch.longest)
+    if seconds > COMPUTING_SECONDS_MAX:
+        yield (
+            f"it computes for {seconds * 1000:.0f} ms {where}, and all requests wait for it: "
+            f"{COMPUTING_SECONDS_MAX * 1000:.0f} ms are much. Make it a `def` job, or give that to "
+            "`asyncio.to_thread`"
+        )
+
+
+async def notices_a_stop(subject: Subject) -> AsyncIterator[str]:
+    """A `def` job looks at `ctx.stopping`, unless it is soon over anyway."""
+    if not subject.bench.job.threaded:
+        return
+    trial = await subject.bench.run(subject.start, stop=True)
+    if trial.watch.endless:
+        yield (
+            f"asked to stop, it goes on and on at {trial.watch.endless}: look at `ctx.stopping` "
+            "in each round, and return"
+        )
+
+
+async def is_fenced(subject: Subject) -> AsyncIterator[str]:
+    """A run that was overtaken writes nothing more: another one may be under way."""
+    if subject.bench.job.each_process:
+        return  # it has no rival
+    free: dict[int, str] = {}
+
+    def look(step: Step) -> None:  # while somebody writes, no other can claim the job
+        if not is_locked(step.database):
+            free[step.number] = str(step)
+
+    await subject.bench.run(subject.start, states=look)
+    numbers = list(free)
+    for index in spread(list(free.values())):
+        overtaken: list[tuple[str, Rows]] = []
+
+        def overtake(
+            step: Step,
+            number: int = numbers[index],
+            overtaken: list[tuple[str, Rows]] = overtaken,
+        ) -> None:
+            if step.number == number and not is_locked(step.database):
+                with closing(sqlite3.connect(step.database)) as connection:
+                    connection.execute("UPDATE cron_job SET run_no = run_no + 1, owner = 'another'")
+                    connection.commit()
+                overtaken.append((str(step), rows_of(step.database)))
+
+        trial = await subject.bench.run(subject.start, states=overtake)
+        for where, rows in overtaken:
+            if trial.rows != rows:
+                yield (
+                    f"overtaken by another run at {where}, it writes all the same: use "
+                    "`ctx.write`, or `ctx.fence(session)` as the last thing before your commit"
+                )
+
+
+async def holds_up_no_writer(subject: Subject) -> AsyncIterator[str]:
+    """No statement of it changes so much that others wait for it."""
+    rows, statement = subject.usual.watch.changed
+    if rows > ROWS_MAX:
+        yield (
+            f"one statement of it changes {rows:,} rows, and all other writers wait for it: "
+            f"{statement}. Take at most {ROWS_MAX:,} at a time, as `delete_in_chunks` does"
+        )
+
+
+CLAUSES: dict[str, Clause] = {
+    clause.__name__: clause
+    for clause in (
+        completes,
+        is_repeatable,
+        can_be_cancelled,
+        can_be_killed,
+        never_blocks_the_loop,
+        notices_a_stop,
+        is_fenced,
+        holds_up_no_writer,
+    )
+}
+
+
+async def complaints(subject: Subject, clauses: Sequence[str] = tuple(CLAUSES)) -> list[str]:
+    """What is wrong with the job, by these clauses."""
+    return [
+        f"job {subject.bench.job.name!r}, {clause}: {found}"
+        for clause in clauses
+        async for found in CLAUSES[clause](subject)
+    ]
+
+
+def spread(places: Sequence[str]) -> list[int]:
+    """Which of the moments to try, by their places: each place once before any comes again."""
+    seen = Counter[str]()
+    ranked: list[tuple[int, int]] = []
+    for index, place in enumerate(places):
+        seen[place] += 1
+        if seen[place] <= STEPS_PER_LINE_MAX:
+            ranked.append((seen[place], index))
+    return sorted(index for _, index in sorted(ranked)[:STEPS_MAX])
+
+
+def forgotten(path: Path) -> Path:
+    """Let the engine forget the run: the next one has the same number, and so the same chance."""
+    with closing(sqlite3.connect(path)) as connection:
+        for table in ("cron_job", "cron_run", "cron_process"):
+            connection.execute(f"DELETE FROM {table}")  # noqa: S608 -- a name of ours
+        connection.commit()
+    return path
+
+
+def difference(one: Rows, two: Rows) -> tuple[str, str]:
+    """What only the first has, and what only the second has, in words. Equal: two empty ones."""
+    for table in one:
+        old, new = Counter(one[table]), Counter(two.get(table, []))
+        if old != new:
+            return _some(table, old - new), _some(table, new - old)
+    return "", ""
+
+
+def _some(table: str, rows: Counter[tuple[Any, ...]]) -> str:
+    first = next(iter(rows), "no such row")
+    return f"{table}: {f'{rows.total():,} rows such as ' if rows.total() > 1 else ''}{first}"
+
+
+def _end(trial: Trial) -> str:
+    return f"{trial.finish.outcome} at {trial.failed_at}: {trial.finish.error}"
+
+
+@contextmanager
+def blocking_calls(subject: Subject, calls: list[str]) -> Iterator[None]:
+    """In the block, a call of the job's that blocks the event loop raises, and is noted."""
+
+    class Noted(BlockingError):  # the job may catch it
+        def __init__(self, call: str) -> None:
+            calls.append(f"{call} at {subject.usual.watch.here()}")
+            super().__init__(call)
+
+    detector = BlockBuster(["app", subject.bench.module], excluded_modules=["app.cron"])
+    with patch("blockbuster.blockbuster.BlockingError", Noted):
+        detector.activate()
+        try:
+            yield
+        finally:
+            detector.deactivate()
