@@ -7,7 +7,12 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 # In these files all tests look at one story, which takes long: it shall happen once.
-STORIES = {"tests/test_image.py", "tests/test_compose.py", "tests/test_full_disk.py"}
+STORIES = {
+    "tests/test_contract.py",
+    "tests/test_image.py",
+    "tests/test_compose.py",
+    "tests/test_full_disk.py",
+}
 
 
 class OneStoryOneWorker(LoadScopeScheduling):  # type: ignore[misc] # no types

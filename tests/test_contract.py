@@ -1,0 +1,85 @@
+"""The contract that a service puts its jobs through: it finds mistakes, and nothing else."""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tools.bake import TEMPLATE
+
+SERVICE = TEMPLATE / "{{cookiecutter.project_slug}}"
+
+Reports = dict[str, dict[str, Any]]
+
+MISTAKES = [
+    "asks_a_server",
+    "catches_everything",
+    "cleans_up_for_long",
+    "commits_before_the_fence",
+    "computes",
+    "computes_in_a_task",
+    "counts_twice",
+    "deletes_all_at_once",
+    "does_not_look_up",
+    "forgets_to_wait",
+    "has_no_teardown",
+    "looks_at_the_wall",
+    "never_ends",
+    "never_ends_on_the_loop",
+    "rolls_dice",
+    "sleeps",
+    "starts_a_task",
+    "starts_a_thread",
+    "swallows_its_cancel",
+    "waits_for_ever",
+]
+
+GOOD = [
+    "fetches_and_upserts",
+    "has_a_session",
+    "has_a_teardown",
+    "has_a_thread",
+    "has_tasks",
+    "tries_again",
+    "waits_and_writes",
+    "warms_a_cache",
+    "writes_in_a_thread",
+]
+
+
+@pytest.fixture(scope="module")
+def reports() -> Reports:
+    """Put all of them on trial, in one process, and give what it says of each."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.contract"],
+        cwd=TEMPLATE,
+        env={**os.environ, "PYTHONPATH": f"{SERVICE}{os.pathsep}{SERVICE / 'tests'}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return {report["name"]: report for report in map(json.loads, done.stdout.splitlines())}
+
+
+def test_all_of_them_are_tried(reports: Reports) -> None:
+    """None is left out, and none is unknown here."""
+    assert sorted(reports) == sorted(MISTAKES + GOOD)
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_found(reports: Reports, name: str) -> None:
+    """By the clause that it breaks. It says in which job, at which line, and how to mend it."""
+    report = reports[name]
+    message = report["found"][0]
+    assert message.startswith(f"job {name!r}, {report['clause']}: ")
+    assert any(place in message for place in report["places"]), message
+    assert report["remedy"] in message
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_nothing_is_found_in_a_good_job(reports: Reports, name: str) -> None:
+    """By any clause: a contract that complains of what is well would soon not be read."""
+    assert reports[name]["found"] == []
