@@ -161,6 +161,20 @@ def test_a_job_is_added_as_the_readme_says(project: Path, tmp_path: Path) -> Non
     [test] = re.findall(r"def (test_\w+)", files[-1])
     for database in ("sqlite", "postgres"):
         assert f"{test}[{database}] PASSED" in output
+    assert "test_a_job_keeps_the_contract[end_guest_sessions] PASSED" in output
+
+
+def test_the_contract_complains_as_the_readme_says(project: Path, tmp_path: Path) -> None:
+    """Of the README's job, with the mistake in it that the README tells of."""
+    copy = shutil.copytree(project, tmp_path / "copy", symlinks=True)
+    write(blocks_of_files(copy)[:3], copy)
+    file = copy / "app" / "jobs" / "end_guest_sessions.py"
+    signature = "async def end_guest_sessions(ctx: JobContext) -> str:\n"
+    body = f"{signature}    __import__('time').sleep(1)\n"
+    file.write_text(file.read_text("utf-8").replace(signature, body), "utf-8")
+    [message] = [block for block in blocks(copy / "README.md", "text") if block.startswith("job ")]
+    output = run("! .venv/bin/python -m pytest tests/jobs/test_every_job.py", copy)
+    assert message in output
 
 
 def blocks_of_files(service: Path) -> list[str]:

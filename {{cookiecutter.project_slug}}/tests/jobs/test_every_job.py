@@ -16,27 +16,23 @@ from app.jobs import JOBS
 from app.sessions import sessions
 from support.contract import CLAUSES, Subject, complaints
 
-# Yours: what the jobs need for the contract
+# Yours: what the contract needs to know of your jobs
 
 
-def add_sessions(connection: Connection) -> None:
-    """Some that have expired when the run begins, and some that have not."""
+def add_data(connection: Connection) -> None:
+    """What each job finds in the database. Add rows of your tables: a job that has nothing to do
+    shows little."""
     begin, minute = datetime(2026, 1, 1, tzinfo=UTC), timedelta(minutes=1)
-    rows = [
-        {"id": f"{number}", "user": f"user {number % 3}", "expires_at": begin + minute * number}
+    users = ["ana", "ben", "guest"]
+    rows = [  # three have expired when the run begins
+        {"id": f"{number}", "user": users[number % 3], "expires_at": begin + minute * number}
         for number in range(-3, 5)
     ]
     connection.execute(sessions.insert(), rows)
 
 
-DATA: dict[str, Callable[[Connection], object]] = {
-    "expire_sessions": add_sessions,
-    "nightly_report": add_sessions,
-}
-"""What a job finds in the database. Give yours enough to do: without, little can go wrong."""
-
 OVERRIDES: dict[Callable[..., Any], Callable[..., Any]] = {}
-"""Dependencies that would reach out of the test, such as a client, and what takes their place."""
+"""Dependencies that reach out of the test, such as a client, and what takes their place."""
 
 EXCEPT: dict[tuple[str, str], str] = {}
 """Clauses that a job need not keep, and why: {("my_job", "is_repeatable"): "it draws ids"}."""
@@ -45,18 +41,16 @@ EXCEPT: dict[tuple[str, str], str] = {}
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: str(job.__name__))
 async def test_a_job_keeps_the_contract(job: Function, tmp_path: Path, no_settings: None) -> None:
     """What each clause asks for stands in `support/contract.py`."""
-    name = collect([job])[0].name
-    arrange = DATA.get(name, lambda _: None)
-    subject = await Subject.of(job, tmp_path, arrange, OVERRIDES)
+    subject = await Subject.of(job, tmp_path, add_data, OVERRIDES)
+    name = subject.bench.job.name
     clauses = [clause for clause in CLAUSES if (name, clause) not in EXCEPT]
     found = await complaints(subject, clauses)
-    assert not found, "\n\n".join(found)
+    assert not found, "\n".join(found)
 
 
-def test_data_and_exceptions_are_of_jobs_that_there_are() -> None:
+def test_exceptions_are_of_jobs_and_clauses_that_there_are() -> None:
     """A name with a slip in it would change nothing, and nobody would see that."""
     names = {job.name for job in collect(JOBS)}
-    assert DATA.keys() <= names
     for (name, clause), reason in EXCEPT.items():
         assert name in names
         assert clause in CLAUSES

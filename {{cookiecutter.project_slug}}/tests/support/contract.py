@@ -2,7 +2,7 @@
 
 A job is run many times on a database of its own, cancelled and killed wherever it waits, and
 followed by another run. What `arrange` puts there is what it has to do: without, little can go
-wrong. Why it is done in this way stands in the template's docs/decisions.
+wrong.
 """
 
 import sqlite3
@@ -76,12 +76,12 @@ async def completes(subject: Subject) -> AsyncIterator[str]:
     if usual.watch.endless:
         yield (
             f"it goes on and on at {usual.watch.endless}: let it come to an end, "
-            "or give it less to do in DATA"
+            "or give it less to do in `add_data`"
         )
     elif usual.finish.outcome != "ok":
         yield (
             f"its run ends as {usual.finish.outcome} at {usual.failed_at}: {usual.finish.error}. "
-            "Give it in DATA what it needs, and in OVERRIDES what stands for others' services"
+            "Give it in `add_data` what it needs, and in OVERRIDES what stands for others' services"
         )
     for what in usual.left:
         yield f"when it has ended, it leaves {what}"
@@ -261,8 +261,10 @@ CLAUSES: dict[str, Clause] = {
 }
 
 
-async def complaints(subject: Subject, clauses: Sequence[str] = tuple(CLAUSES)) -> list[str]:
-    """What is wrong with the job, by these clauses."""
+async def complaints(subject: Subject, clauses: Sequence[str]) -> list[str]:
+    """What is wrong with the job, by these clauses. If it does not even complete, only that."""
+    if subject.usual.finish.outcome != "ok":
+        clauses = [clause for clause in clauses if clause == "completes"]
     return [
         f"job {subject.bench.job.name!r}, {clause}: {found}"
         for clause in clauses
