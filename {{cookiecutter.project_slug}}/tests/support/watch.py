@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+import gc
 import random
 import sys
 import threading
@@ -11,6 +12,7 @@ from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, partial
+from inspect import isasyncgen, unwrap
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self, cast
@@ -93,7 +95,8 @@ class Watch:
         """The tasks that it has started, and where."""
         self.threads: dict[threading.Thread, str] = {}
         """The threads that it has started, and where."""
-        self._file = function.__code__.co_filename
+        self._task: asyncio.Task[Any] | None = None
+        self._file = unwrap(function).__code__.co_filename
         self._database = database
         self._waits = waits
         self._states = states
@@ -163,7 +166,7 @@ class Watch:
 
     @property
     def _under_way(self) -> JobRun | None:
-        return None if self.run is None or self.run.task.done() else self.run
+        return None if self._task is None or self._task.done() else self.run
 
     # Where it waits
 
@@ -177,13 +180,15 @@ class Watch:
             self.run = coroutine.cr_frame.f_locals["self"]
         task = asyncio.Task(self._stepped(coroutine), loop=loop, **options)
         if is_run:
+            self._task = task
             task.add_done_callback(lambda _: self.ended.set_result(None))
         else:
             self.started[task] = self.here()
         return task
 
     async def _stepped(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        if not _in_run.get() and self._stop and self.run is not None:
+        assert self.run is not None
+        if self._stop:
             self.run.context.request_stop()
         _in_run.set(True)
         return await _Steps(self, coroutine)
@@ -236,14 +241,14 @@ class Watch:
                 if frame := getattr(awaited, f"{kind}_frame", None):
                     last = place_of(frame)
                     found = last if self.is_own(frame.f_code.co_filename) else found
-            inner = (getattr(awaited, name, None) for name in ("cr_await", "gi_yieldfrom"))
-            awaited = next((each for each in inner if each is not None), None)
+            awaited = _awaited_by(awaited)
         return found or last
 
     # What it asks of the database
 
     def _before_statement(self, _: Any, __: Any, statement: str, *___: Any) -> None:
-        if run := self._under_way:
+        run = self._under_way
+        if run and "cron_" not in statement:  # those are the engine's
             with self._lock:
                 self._statements += 1
                 words = _shortened(statement)
@@ -299,6 +304,16 @@ class _Steps:
 
     def __await__(self) -> Generator[Any, Any, Any]:
         return self._watch.steps(self._coroutine)
+
+
+def _awaited_by(awaited: Any) -> Any:
+    """What it waits for, if that is Python too."""
+    for name in ("cr_await", "gi_yieldfrom", "ag_await"):
+        if (inner := getattr(awaited, name, None)) is not None:
+            return inner
+    if type(awaited).__name__.startswith("async_generator_"):  # it does not say of which
+        return next(filter(isasyncgen, gc.get_referents(awaited)), None)
+    return None
 
 
 def place_of(frame: FrameType) -> str:
