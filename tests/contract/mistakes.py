@@ -193,14 +193,14 @@ async def deletes_all_at_once(ctx: JobContext) -> None:
 # It does not come to an end
 
 
-@mistake("completes", "let it come to an end")
+@mistake("completes", "end its loop or its wait")
 def never_ends() -> None:
     """Loop for ever, without a look at `ctx.stopping`."""
     while True:  # here
         pass  # here
 
 
-@mistake("completes", "let it come to an end")
+@mistake("completes", "end its loop or its wait")
 async def never_ends_on_the_loop(ctx: JobContext) -> None:
     """Loop for ever, with a bare `except` that nothing gets out of."""
     while True:
@@ -210,7 +210,7 @@ async def never_ends_on_the_loop(ctx: JobContext) -> None:
             continue
 
 
-@mistake("completes", "let it come to an end", timeout=None)
+@mistake("completes", "end its loop or its wait", timeout=None)
 async def waits_for_ever() -> None:
     """Wait for what nobody sets."""
     await asyncio.Event().wait()  # here

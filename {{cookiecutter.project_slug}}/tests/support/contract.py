@@ -50,14 +50,10 @@ class Subject:
 
     @classmethod
     async def of(
-        cls,
-        function: Function,
-        folder: Path,
-        arrange: Arrange = lambda _: None,
-        overrides: Overrides | None = None,
+        cls, function: Function, folder: Path, arrange: Arrange, overrides: Overrides
     ) -> "Subject":
         """Put it there, and run it once. The databases are made in the folder."""
-        bench = Bench(function, folder, overrides or {})
+        bench = Bench(function, folder, overrides)
         start = await bench.prepare(arrange)
         return cls(bench, start, await bench.run(start))
 
@@ -75,8 +71,8 @@ async def completes(subject: Subject) -> AsyncIterator[str]:
     usual = subject.usual
     if usual.watch.endless:
         yield (
-            f"it goes on and on at {usual.watch.endless}: let it come to an end, "
-            "or give it less to do in `add_data`"
+            f"it does not come to an end, and was broken off at {usual.watch.endless}: end its "
+            "loop or its wait, or give it less to do in `add_data`"
         )
     elif usual.finish.outcome != "ok":
         yield (
@@ -265,11 +261,12 @@ async def complaints(subject: Subject, clauses: Sequence[str]) -> list[str]:
     """What is wrong with the job, by these clauses. If it does not even complete, only that."""
     if subject.usual.finish.outcome != "ok":
         clauses = [clause for clause in clauses if clause == "completes"]
-    return [
-        f"job {subject.bench.job.name!r}, {clause}: {found}"
+    found = [
+        f"job {subject.bench.job.name!r}, {clause}: {what}"
         for clause in clauses
-        async for found in CLAUSES[clause](subject)
+        async for what in CLAUSES[clause](subject)
     ]
+    return list(dict.fromkeys(found))  # a loop comes by the same line again and again
 
 
 def spread(places: Sequence[str]) -> list[int]:
