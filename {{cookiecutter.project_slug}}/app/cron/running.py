@@ -140,6 +140,8 @@ class Running:
         self._threads.shutdown()
 
     def _too_late(self, claimed: Claimed, trusted_until: float) -> str | None:
+        if claimed.name in self._runs:  # its claim was under way when another one's run began here
+            return "the run before it goes on in this process"
         now, late = self._clock.monotonic(), claimed.started_at - claimed.due_at
         max_late = self._jobs[claimed.name].job.max_late
         if now - claimed.claimed_at > START_SLACK_SECONDS or now >= trusted_until:

@@ -543,6 +543,22 @@ async def test_what_is_asked_for_as_the_app_ends_is_not_begun(clock: FakeClock, 
     assert starts == []
 
 
+async def test_two_claims_of_one_process_begin_one_run(clock: FakeClock, url: URL) -> None:
+    """Somebody asks for a run as the job falls due, and a step of the clock ends the first lease
+    before either is answered."""
+    starts: Starts = []
+    async with replica(clock, url, tick(starts, seconds=10)) as one:
+        one.store.seconds_after = {"claim": 0.5}
+        await clock.advance(seconds=60)
+        clock.step(seconds=-2)
+        asked = asyncio.create_task(one.scheduler.run("tick"))
+        await clock.advance(seconds=20)
+        assert times(starts) == [0, 60.5]
+        finish = await asked
+        assert finish is not None
+        assert finish.outcome == "missed"
+
+
 async def test_a_claim_that_is_answered_after_the_end_begins_nothing(
     clock: FakeClock, url: URL
 ) -> None:

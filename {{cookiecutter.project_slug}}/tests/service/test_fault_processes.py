@@ -392,7 +392,7 @@ def test_a_job_that_keeps_a_transaction_open_keeps_nobody(tmp_path: Path, url: U
 def hold(connection):
     connection.exec_driver_sql("INSERT INTO sessions VALUES ('x', 'ana', 0)")
     note("holds")
-    time.sleep(2)
+    time.sleep(5)
     note("releases")
 
 @job(every(hours=1, jitter=0))
@@ -407,7 +407,7 @@ JOBS = [tick, hog]
     with place.serve(lease_seconds=3) as one, place.serve(lease_seconds=3) as two:
         hog, other = place.find("begins", one, two)
         place.let_go()
-        hog.wait_for("hog run 1: error, WriteTooLong: hog run 1 wrote for 2")
+        hog.wait_for("hog run 1: error, WriteTooLong: hog run 1 wrote for 5")
         end(one, two)
     [hold], [release] = place.notes("holds"), place.notes("releases")
     assert [tick for tick in place.notes() if hold.at + 1 < tick.at < release.at]

@@ -77,6 +77,8 @@ class Run:
     leased: int
     """When its lease was written last."""
     lease: int
+    given_up: bool = False
+    """True: it was renewed so late that its process did not trust it any more."""
     begun: int | None = None
     told: int | None = None
     ended: int | None = None

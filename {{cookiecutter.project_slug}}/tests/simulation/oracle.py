@@ -219,7 +219,7 @@ class Oracle(RowRules, OwnRules):
     def _may_overlap(self, other: Run) -> bool:
         """A run whose process is gone, or could not renew its lease. (What it has told its body is
         no excuse: until the body has really ended, it keeps the lease.)"""
-        gone = self._lives[other.by].over is not None
+        gone = self._lives[other.by].over is not None or other.given_up
         return gone or self._stepped(other.claimed) or self._disturbed(other.by, other.leased)
 
     def _trusted(self, run: Run, body: Body, terms: Terms) -> None:
@@ -227,6 +227,8 @@ class Oracle(RowRules, OwnRules):
         told = run.told is not None and run.told < body.at
         over = body.at - run.leased - run.lease * TRUSTED - CLOCK_ERROR
         if over <= (6 * SECOND if terms.threaded else 0) or (told and not terms.deaf):
+            return
+        if run.given_up and told:
             return
         if not self._disturbed(run.by, run.leased, *(() if told or terms.threaded else HELD_UP)):
             text = f"run {body.run_no} goes on {over / SECOND} s after its lease is not trusted"

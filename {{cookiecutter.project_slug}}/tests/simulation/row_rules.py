@@ -1,7 +1,7 @@
 """The rules for a job's row: who may change it, when, and into what."""
 
 from .history import JobChanged, Row, RunChanged, Terms
-from .ledger import CLOCK_ERROR, HOUR, PROMPT, RETRY, SECOND, Job, Ledger, Life, Run
+from .ledger import CLOCK_ERROR, HOUR, PROMPT, RETRY, SECOND, TRUSTED, Job, Ledger, Life, Run
 
 
 class RowRules(Ledger):
@@ -86,6 +86,7 @@ class RowRules(Ledger):
             self._broken("a request is one start", f"{change.by} has changed it", new.name)
         if new.lease_until != change.store_now + run.lease or new.failures != old.failures:
             self._broken("a renewal is for a lease", f"{change.by} makes it {new}", new.name)
+        run.given_up |= change.at - run.leased > run.lease * TRUSTED - CLOCK_ERROR
         run.leased = change.at
 
     # Claims

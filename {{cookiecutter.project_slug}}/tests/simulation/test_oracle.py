@@ -143,6 +143,25 @@ def outlived(*renewals: int) -> list[Record]:
     return [*records, *own(MINUTE, 1)[1:], *end, Killed(retry, "p1"), Killed(retry, "p2")]
 
 
+def given_up(renewed: int) -> list[Record]:
+    """A body that does not hear, in a process that is frozen and renews its lease at that second.
+    Then it does so no more, and another process runs the job."""
+    jobs = {"tick": replace(TERMS["tick"], timeout=late(8), deaf=True)}
+    row = replace(FIRST, lease_until=late(renewed) + LEASE)
+    _, [change, run] = claimed(DUE, "p2", row)
+    return [
+        started(0, "p1", jobs=jobs),
+        *BEGUN[1:],
+        Fault(late(4), "freeze", "p1", late(renewed) - 1),
+        body(late(renewed) - 1, "told"),
+        changed(late(renewed), "p1", FIRST, row),
+        change,
+        RunChanged(DUE, "p2", "tick", 1, 0, None, "abandoned"),
+        run,
+        body(DUE, "begun", "p2", 2),
+    ]
+
+
 def fire_twice() -> list[Record]:
     """The run of a time of day has ended, and its time comes again."""
     new = replace(NEW, next_run_at=PERIOD)
@@ -230,6 +249,7 @@ GOOD: dict[str, list[Record]] = {
         *(replace(each, at=16 * SECOND) for each in own(0, 1)[1:]),
         *ended(18 * SECOND, "p1", FIRST),
     ],
+    "a lease that was renewed too late to be trusted": given_up(28),
     "a time of day that has had its run when the clock is set back": fire_set_back(),
     "two runs of a process's own": [
         ALONE,
@@ -507,6 +527,7 @@ BAD: dict[str, tuple[str, list[Record]]] = {
     ),
     "a body that outlives its timeout, and its lease": ("trust", outlived()),
     "a body that goes on without a lease": ("trust", [*BEGUN, body(late(40), "told")]),
+    "a lease that was renewed in time, and then no more": ("no overlap", given_up(20)),
     "two bodies at once": ("no overlap", [*BEGUN, LOST, body(DUE, "begun", "p2", 2)]),
     "a second body beside one that does not hear": (
         "no overlap",
