@@ -6,10 +6,15 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from fastapi import FastAPI
+from httpx2 import AsyncClient
 from sqlalchemy import URL
 
+from app.cron.clock import RandomSource, seeded
+from app.cron.database import Database
+from app.main import create_app
 from app.settings import Settings
-from support import FakeClock
+from support import Advance, FakeClock, RunJob, Runs, Service, served
 from support.databases import empty_url
 from support.postgres import postgres_database, postgres_server
 
@@ -46,6 +51,63 @@ def url(request: pytest.FixtureRequest) -> URL:
 def settings(no_settings: None, url: URL) -> Settings:
     """The default settings, on a new database."""
     return Settings(database_url=url.render_as_string(hide_password=False))
+
+
+# The whole service: ask for what the test needs of it, and all of it runs
+
+
+@pytest.fixture
+def random() -> RandomSource:
+    """The chance of the app and its jobs: the same in each run of the tests."""
+    return seeded("a test")
+
+
+@pytest_asyncio.fixture
+async def service(
+    settings: Settings, clock: FakeClock, random: RandomSource
+) -> AsyncIterator[Service]:
+    """The app with all of JOBS, its lifespan running. The test is made once for each database.
+
+    Jobs run by themselves only while the test lets time pass.
+    """
+    async with served(create_app(settings, clock=clock, random=random), clock) as service:
+        yield service
+
+
+@pytest.fixture
+def app(service: Service) -> FastAPI:
+    """The app, such as for `app.dependency_overrides[get_client] = lambda: fake`."""
+    return service.app
+
+
+@pytest.fixture
+def client(service: Service) -> AsyncClient:
+    """Asks the endpoints: `await client.get("/health/ready")`."""
+    return service.client
+
+
+@pytest.fixture
+def db(service: Service) -> Database:
+    """The app's database, empty but for its tables."""
+    return service.database
+
+
+@pytest.fixture
+def run_job(service: Service) -> RunJob:
+    """Runs a job now: `run = await run_job(expire_sessions)` has its outcome, note and error."""
+    return service.run_job
+
+
+@pytest.fixture
+def runs(service: Service) -> Runs:
+    """What a job has done, the oldest run first: `await runs("expire_sessions")`."""
+    return service.runs
+
+
+@pytest.fixture
+def advance(service: Service) -> Advance:
+    """Lets time pass, and jobs that fall due run: `await advance(minutes=5)`."""
+    return service.clock.advance
 
 
 @pytest.fixture(autouse=True)

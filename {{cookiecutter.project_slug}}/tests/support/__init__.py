@@ -5,13 +5,17 @@ from .chance import fixed
 from .clock import FakeClock, Gate
 from .databases import on_postgres, on_sqlite, outside, path_of, query
 from .replicas import OPERATIONS, Replica, replica
-from .server import insert_sessions, notes, serving
+from .server import Advance, RunJob, Runs, Service, insert_sessions, notes, served, serving
 
 __all__ = [
     "OPERATIONS",
+    "Advance",
     "FakeClock",
     "Gate",
     "Replica",
+    "RunJob",
+    "Runs",
+    "Service",
     "cron_app",
     "fixed",
     "insert_sessions",
@@ -24,5 +28,6 @@ __all__ = [
     "replica",
     "running",
     "seconds_to_end",
+    "served",
     "serving",
 ]
