@@ -219,6 +219,23 @@ async def test_a_locked_row_holds_up_no_other_job(clock: FakeClock, url: URL) ->
         assert [run.outcome for run in await one.store.history("locked")] == ["ok"]
 
 
+async def test_a_lease_of_which_nothing_is_known_is_not_trusted(clock: FakeClock, url: URL) -> None:
+    """Its row stays locked, so no heartbeat renews it: the run is stopped before it ends."""
+    ends = list[float]()
+
+    @job(every(minutes=1, jitter=0))
+    async def locked(ctx: JobContext) -> None:
+        try:
+            await ctx.clock.sleep(50)
+        finally:
+            ends.append(ctx.clock.monotonic())
+
+    async with replica(clock, url, locked, lease=3 * SECOND) as one:
+        with transaction(one.database, "SELECT FROM cron_job FOR UPDATE"):
+            await clock.advance(seconds=3)
+            assert ends == [2.5]
+
+
 async def test_an_end_that_is_locked_out_at_the_stop_is_tried_again(
     clock: FakeClock, url: URL
 ) -> None:
