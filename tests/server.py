@@ -1,9 +1,7 @@
 """The service in place, served by a process of its own, and waiting for what comes of it."""
 
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,7 +20,6 @@ POLL_SECONDS = 0.05
 # An app whose job adds a line to a file in its folder for each run: the number, and the process.
 TICKING = """
 import os
-import random
 
 from app.cron import JobContext, every, job
 from app.main import create_app
@@ -44,18 +41,6 @@ def wait_until(condition: Callable[[], bool], what: str = "") -> float:
         assert time.monotonic() - began < REAL_SECONDS_MAX, f"it does not come to that: {what}"
         time.sleep(POLL_SECONDS)
     return time.monotonic() - began
-
-
-# Below those that systems give to who connects, which may be taken before a server has them.
-PORTS = range(10_000, 32_000)
-
-
-def free_port() -> str:
-    """Return a port of the loopback that nobody has."""
-    while True:
-        port = random.SystemRandom().choice(PORTS)
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return str(port)
 
 
 def ticks(folder: Path) -> list[tuple[int, int]]:

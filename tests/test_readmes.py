@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests.engine import COMPOSE_OVERRIDE, compose_environment, image_of, unique
-from tests.server import REAL_SECONDS_MAX, free_port, wait_until
+from tests.server import REAL_SECONDS_MAX, wait_until
 from tools.bake import TEMPLATE, bake, copy_template
+from tools.postgres import free_port
 
 VENV = Path(sys.prefix)
 
@@ -104,7 +105,7 @@ def test_the_service_answers_as_its_readme_says(project: Path) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed: the requests of the service's README")
     serve, requests = blocks(project / "README.md", "sh")[:2]
-    port = free_port()
+    port = str(free_port())
     with started(serve.strip(), project, UVICORN_PORT=port):
         wait_until(lambda: is_served(port), "it serves")
         create, live, ready = requests.replace("127.0.0.1:8000", f"127.0.0.1:{port}").splitlines()

@@ -17,8 +17,8 @@ import pytest
 from sqlalchemy import URL, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from tests.server import REAL_SECONDS_MAX, TICKING, Server, free_port, wait_until
-from tools.postgres import postgres_database, postgres_server
+from tests.server import REAL_SECONDS_MAX, TICKING, Server, wait_until
+from tools.postgres import free_port, postgres_database, postgres_server
 
 # A run takes a while, so that a restart could cut one short.
 WORKING = TICKING.replace("\n\ndef service", "\n    await ctx.clock.sleep(0.3)\n\ndef service")
@@ -106,7 +106,7 @@ def test_ten_replicas_start_at_once_on_an_empty_postgres(postgres: URL, tmp_path
     (tmp_path / "service.py").write_text(WORKING)
     with postgres_database(postgres) as url, ExitStack() as stack:
         replicas = [
-            stack.enter_context(Replica(tmp_path, url, free_port(), f"{number}.log"))
+            stack.enter_context(Replica(tmp_path, url, str(free_port()), f"{number}.log"))
             for number in range(REPLICAS)
         ]
         for replica in replicas:
@@ -172,7 +172,7 @@ def test_three_replicas_restart_one_by_one_under_load(postgres: URL, tmp_path: P
     """No answer is an error, no session is lost, no due time is missed, no run is cut short."""
     (tmp_path / "service.py").write_text(WORKING)
     with postgres_database(postgres) as url, ExitStack() as stack:
-        ports = [free_port() for _ in range(3)]
+        ports = [str(free_port()) for _ in range(3)]
         replicas = [
             stack.enter_context(Replica(tmp_path, url, port, f"{number}.log"))
             for number, port in enumerate(ports)

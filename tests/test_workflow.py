@@ -23,9 +23,9 @@ import yaml
 
 from tests.engine import Container, base_of, docker, is_there, need_image, unique
 from tests.machine import lacking
-from tests.server import free_port
 from tools import pythons
 from tools.bake import TEMPLATE, bake
+from tools.postgres import free_port
 
 CONTAINER, MACHINE = "in a clean container", "on this machine"
 
@@ -174,7 +174,7 @@ def test_the_image_is_built_run_probed_and_stopped(service: Path) -> None:
     """The answer and the exit code are shown, and nothing is left."""
     with new_image_of(service):
         for command in steps(service, "check-image"):
-            output = run(command, service, PORT=free_port())
+            output = run(command, service, PORT=str(free_port()))
     assert '{"status":"ok","database":"ok"}\n' in output
     assert "exit code 0\n" in output
 
@@ -196,4 +196,4 @@ def test_an_image_that_does_not_work_fails(tmp_path: Path, command: str, problem
     makefile = bad / "Makefile"
     makefile.write_text(makefile.read_text("utf-8").replace("--retry 30", "--retry 3"))
     with new_image_of(bad), pytest.raises(AssertionError, match=problem):
-        run("make check-image", bad, PORT=free_port())
+        run("make check-image", bad, PORT=str(free_port()))

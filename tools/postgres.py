@@ -1,4 +1,4 @@
-"""The Postgres of the service's own tests, for what is outside of the service."""
+"""The Postgres of the service's own tests, and ports, for what is outside of the service."""
 
 import sys
 from pathlib import Path
@@ -10,5 +10,6 @@ from tests.support.postgres import (
     postgres_database,
     postgres_server,
 )
+from tests.support.process import free_port
 
-__all__ = ["PostgresServer", "postgres_database", "postgres_server"]
+__all__ = ["PostgresServer", "free_port", "postgres_database", "postgres_server"]

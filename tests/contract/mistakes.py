@@ -128,7 +128,7 @@ async def catches_everything(ctx: JobContext) -> None:
     for _ in range(3):
         try:
             await ctx.clock.sleep(10)  # here
-        except:  # noqa: E722
+        except:  # noqa: E722 -- the mistake
             continue
 
 
@@ -206,7 +206,7 @@ async def never_ends_on_the_loop(ctx: JobContext) -> None:
     while True:
         try:
             await ctx.clock.sleep(60)  # here
-        except:  # noqa: E722
+        except:  # noqa: E722 -- the mistake
             continue
 
 

@@ -145,7 +145,7 @@ class Driver:
         if run_no is None:
             [look] = await self._store.look([name])
             run_no = look.run_no
-        # It may also be one that has lost its lease, and does not end.
+        # What is running may also have lost its lease, and not end.
         if name in self._running.names or self._stopping.is_set():
             return None
         self._plan.know(name, run_no)

@@ -86,9 +86,9 @@ class Running:
             self._freed()
 
     def begin(self, claimed: Claimed, fence: Fence | None, trusted_until: float) -> None:
-        """Start a run, if it is not too late for it."""
+        """Start a run, unless it is too late for it or another one of its job goes on."""
         self._waiting.discard(claimed.name)
-        if reason := self._too_late(claimed, trusted_until):
+        if reason := self._hindrance(claimed, trusted_until):
             self._ended(_missed(claimed, reason))
             return
         run = JobRun(
@@ -139,7 +139,7 @@ class Running:
             asyncio.tasks._unregister_task(run.task)
         self._threads.shutdown()
 
-    def _too_late(self, claimed: Claimed, trusted_until: float) -> str | None:
+    def _hindrance(self, claimed: Claimed, trusted_until: float) -> str | None:
         if claimed.name in self._runs:  # its claim was under way when another one's run began here
             return "the run before it goes on in this process"
         now, late = self._clock.monotonic(), claimed.started_at - claimed.due_at

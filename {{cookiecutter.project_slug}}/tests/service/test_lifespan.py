@@ -4,7 +4,6 @@ import asyncio
 import logging
 import re
 import shutil
-import socket
 import sqlite3
 import sys
 import threading
@@ -46,7 +45,7 @@ from support import (
     serving,
 )
 from support.databases import locked, name_of, schema
-from support.process import wait_until
+from support.process import free_port, wait_until
 
 HIDDEN = "hidden"
 
@@ -729,13 +728,6 @@ def at(settings: Settings, **parts: Any) -> Settings:
     """The same, with other parts of the database's URL."""
     url = settings.url.set(**parts).render_as_string(hide_password=False)
     return settings.model_copy(update={"database_url": url})
-
-
-def free_port() -> int:
-    """One at which nobody answers."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
 
 
 @asynccontextmanager

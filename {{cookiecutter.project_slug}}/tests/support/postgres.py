@@ -8,10 +8,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from socket import socket
 from typing import Any
 from uuid import uuid4
 
@@ -21,7 +20,7 @@ from sqlalchemy.pool import NullPool
 
 from app.cron.postgres import as_psycopg
 
-from .process import POLL_SECONDS, REAL_SECONDS_MAX
+from .process import POLL_SECONDS, REAL_SECONDS_MAX, free_port
 
 VARIABLE = "TEST_POSTGRES_URL"
 
@@ -54,9 +53,7 @@ class PostgresServer:
             (folder / "data").mkdir()
             shutil.chown(folder / "data", "nobody")
         self._programs = package / "pginstall" / "bin"
-        with closing(socket()) as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self.popen: subprocess.Popen[bytes] | None = None
         self._make()
 

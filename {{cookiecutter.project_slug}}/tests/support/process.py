@@ -8,7 +8,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from random import SystemRandom
+from socket import create_server
 from types import TracebackType
 from typing import Self
 
@@ -27,6 +30,18 @@ VARIABLES = {name.upper() for name in Settings.model_fields} | {
     "UVICORN_HOST",
     "UVICORN_PORT",
 }
+
+
+# Below those that systems give to who connects, which may be taken before a server has them.
+PORTS = range(10_000, 32_000)
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody has."""
+    while True:
+        port = SystemRandom().choice(PORTS)
+        with suppress(OSError), create_server(("127.0.0.1", port)):
+            return port
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
