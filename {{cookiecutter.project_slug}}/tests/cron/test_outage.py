@@ -281,7 +281,7 @@ async def test_an_end_whose_answer_is_lost_counts_once(clock: FakeClock, url: UR
 async def test_whatever_fails_no_run_is_lost_or_made_twice(
     clock: FakeClock, url: URL, operation: str, kind: str
 ) -> None:
-    """One of the store's operations is broken for two minutes, in both processes. Each body has a
+    """One of the store's operations is broken for a minute, in both processes. Each body has a
     run, no two are nearer than the interval, and then all is as before."""
     starts = list[float]()
     schedule = every(seconds=20, jitter=0)
@@ -289,7 +289,7 @@ async def test_whatever_fails_no_run_is_lost_or_made_twice(
     async with replica(clock, url, subject) as one, replica(clock, url, subject) as two:
         for each in (one, two):
             setattr(each.store, kind, {operation})
-        await clock.advance(seconds=125)
+        await clock.advance(seconds=65)
         for each in (one, two):
             setattr(each.store, kind, ())
         await clock.advance(seconds=95)

@@ -348,6 +348,7 @@ def test_list_is_json_for_programs(shell: Shell) -> None:
 # Tables
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     ("outcome", "colour"),
     [("ok", 32), ("error", 31), ("timeout", 31), ("interrupted", 33), ("missed", 33)],
@@ -363,6 +364,7 @@ def test_a_terminal_shows_outcomes_in_colours(
         assert f"\x1b[{colour}m{outcome}\x1b[0m  " in shell(command, tick).second
 
 
+@on_sqlite
 def test_a_terminal_shows_the_end_of_a_run_in_colours(
     shell: Shell, terminal: Callable[[int], None]
 ) -> None:
@@ -371,6 +373,7 @@ def test_a_terminal_shows_the_end_of_a_run_in_colours(
     assert shell("run tick", tick).first.startswith("tick run 1: \x1b[32mok\x1b[0m, gone: 3")
 
 
+@on_sqlite
 def test_no_color_is_respected(
     shell: Shell, terminal: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -381,6 +384,7 @@ def test_no_color_is_respected(
     assert "\x1b" not in "".join(shell("list", tick).lines + shell("run tick", tick).lines)
 
 
+@on_sqlite
 @pytest.mark.parametrize("columns", [60, 70, 80, 90, 100, 120, 140, 160, 200])
 def test_no_table_is_wider_than_its_terminal(
     shell: Shell,
@@ -403,6 +407,7 @@ def test_no_table_is_wider_than_its_terminal(
         assert "  ok" in lines[1]
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     ("columns", "schedule", "due_at", "note"),
     [
@@ -437,6 +442,7 @@ def test_what_matters_least_goes_first(
     assert [shown.get(each) for each in ("SCHEDULE", "UTC", "NOTE")] == [schedule, due_at, note]
 
 
+@on_sqlite
 def test_a_file_gets_whole_lines(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no terminal shows them, nothing is cut."""
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
-from sqlalchemy import URL, Connection, create_engine, inspect, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, inspect, make_url
 from sqlalchemy.pool import NullPool
 
 from app.cron.database import Database
@@ -16,7 +17,8 @@ from app.db import database_at
 TABLES = ("cron_schema", "cron_job", "cron_run", "cron_process")
 
 on_sqlite = pytest.mark.parametrize("url", ["sqlite"], indirect=True)
-"""For a test of what only SQLite has. The others run on both databases."""
+"""For a test of what only SQLite has, or which looks no further than the screen. The others run on
+both databases."""
 
 on_postgres = pytest.mark.parametrize("url", ["postgres"], indirect=True)
 """For a test of what only Postgres has."""
@@ -58,19 +60,33 @@ def cron_database(url: URL) -> Iterator[Database]:
         yield database
 
 
+@lru_cache(maxsize=8)
+def engine_outside(url: URL) -> Engine:
+    """What is outside the app. It keeps connections to Postgres, where each costs milliseconds, and
+    none to a file, which may be deleted."""
+    if url.get_backend_name() == "sqlite":
+        return create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    named = {"application_name": "a test"}
+    return create_engine(url, pool_pre_ping=True, isolation_level="AUTOCOMMIT", connect_args=named)
+
+
 @contextmanager
 def outside(subject: Subject) -> Iterator[Connection]:
     """A connection as another program would have it. Each statement is a transaction of its own."""
-    engine = create_engine(url_of(subject), poolclass=NullPool, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
+    with engine_outside(url_of(subject)).connect() as connection:
         yield connection
 
 
 def query(subject: Subject, statement: str) -> list[tuple[Any, ...]]:
     """Ask the database, from outside the app."""
     with outside(subject) as connection:
-        result = connection.execute(text(statement))
-        return [tuple(row) for row in result] if result.returns_rows else []
+        return rows(connection, statement)
+
+
+def rows(connection: Connection, statement: str) -> list[tuple[Any, ...]]:
+    """What a statement gives."""
+    result = connection.exec_driver_sql(statement)
+    return [tuple(row) for row in result] if result.returns_rows else []
 
 
 @contextmanager
@@ -95,10 +111,11 @@ def locked(subject: Subject, *, to_readers: bool = False) -> Iterator[Connection
 
 
 def disconnect(subject: Subject) -> None:
-    """End all connections to a Postgres database, as a restart of its server does."""
+    """End all connections of the app to a Postgres database, as a restart of its server does."""
     ask_server(
         subject,
-        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{name}'",
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+        "WHERE datname = '{name}' AND application_name <> 'a test'",
     )
 
 
@@ -121,7 +138,11 @@ def ask_server(subject: Subject, statement: str) -> None:
 
 def contents(subject: Subject) -> dict[str, list[tuple[Any, ...]]]:
     """All rows of the engine's tables, as another process would read them."""
-    return {table: query(subject, f"SELECT * FROM {table} ORDER BY 1, 2") for table in TABLES}  # noqa: S608 -- a name of ours
+    with outside(subject) as connection:
+        return {
+            table: rows(connection, f"SELECT * FROM {table} ORDER BY 1, 2")  # noqa: S608 -- a name of ours
+            for table in TABLES
+        }
 
 
 def name_of(subject: Subject) -> str:

@@ -1,10 +1,11 @@
 """Stores in a test: jobs to put into them, what a process says to them, and what is in the file."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -25,7 +26,7 @@ INTERVAL = timedelta(minutes=5)
 LEASE = timedelta(seconds=30)
 NOW = timedelta(0)
 
-RIVAL = Path(__file__).with_name("rival.py")
+RIVALS = Path(__file__).with_name("rivals.py")
 
 
 # What a process says to a store
@@ -153,32 +154,20 @@ def on_each_statement(database: Database, call: Callable[[str], object]) -> Iter
 def compete(subject: Subject, counter: Path, *, processes: int, runs: int) -> None:
     """Let so many processes, which begin at the same moment, compete for the runs of one job.
 
-    What each does, and what the counter counts, says `rival.py`. It fails if one of them does.
+    What each does, and what the counter counts, says `rivals.py`. It fails if one of them does.
     """
     url = url_of(subject).render_as_string(hide_password=False)
-    rivals = [
-        subprocess.Popen(  # noqa: S603 -- our own command
-            [sys.executable, "-P", RIVAL, url, counter, f"{runs}"],
-            env={**os.environ, "PYTHONPATH": str(SERVICE)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(processes)
-    ]
+    rivals = subprocess.Popen(  # noqa: S603 -- our own command
+        [sys.executable, "-P", RIVALS, url, counter, f"{runs}", f"{processes}"],
+        env={**os.environ, "PYTHONPATH": str(SERVICE)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     try:
-        for rival in rivals:
-            assert rival.stdout is not None
-            rival.stdout.readline()  # it is ready
-        for rival in rivals:
-            assert rival.stdin is not None
-            rival.stdin.close()
-            rival.stdin = None
-        errors = [rival.communicate(timeout=REAL_SECONDS_MAX)[1] for rival in rivals]
-        assert errors == [""] * processes
-        assert [rival.returncode for rival in rivals] == [0] * processes
+        assert rivals.communicate(timeout=REAL_SECONDS_MAX)[1] == ""
+        assert rivals.returncode == 0
     finally:
-        for rival in rivals:
-            rival.kill()
-            rival.communicate()
+        with suppress(ProcessLookupError):
+            os.killpg(rivals.pid, signal.SIGKILL)
+        rivals.communicate()

@@ -1,15 +1,16 @@
-"""A process that competes with others for the runs of one job: `rival.py URL COUNTER RUNS`.
+"""Processes that compete for the runs of one job: `rivals.py URL COUNTER RUNS PROCESSES`.
 
-It waits until its input ends. Then two stores, each as a process would have it, make the tables,
-and claim as fast as they can until the job has had so many runs. Each run reads the number in the
-file COUNTER, lets others do something, and writes one more: of two at once, one would be lost.
+They begin at the same moment. In each, two stores, each as a process would have it, make the
+tables, and claim as fast as they can until the job has had so many runs. Each run reads the number
+in the file COUNTER, lets others do something, and writes one more: of two at once, one would be
+lost.
 """
 
 import asyncio
+import os
 import sys
 from contextlib import closing
 from datetime import datetime, timedelta
-from os import getpid
 from pathlib import Path
 
 from sqlalchemy import make_url
@@ -55,14 +56,26 @@ async def compete(url: str, counter: Path, runs: int, owner: str) -> None:
             [look] = await store.look(["tick"])
 
 
-async def main() -> None:
-    """Both stores, at the same time."""
-    url, counter, runs = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-    owners = (f"{getpid()}-{each}" for each in "ab")
+async def rival(url: str, counter: Path, runs: int) -> None:
+    """One of the processes: both stores, at the same time."""
+    owners = (f"{os.getpid()}-{each}" for each in "ab")
     await asyncio.gather(*(compete(url, counter, runs, owner) for owner in owners))
 
 
+def main(url: str, counter: str, runs: str, processes: str) -> int:
+    """Fork them, once all is imported, and give the worst of their exit codes."""
+    wait, go = os.pipe()
+    rivals = []
+    for _ in range(int(processes)):
+        if not (pid := os.fork()):
+            os.close(go)
+            os.read(wait, 1)  # it ends when the parent closes `go`
+            asyncio.run(rival(url, Path(counter), int(runs)))
+            return 0
+        rivals.append(pid)
+    os.close(go)
+    return max(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in rivals)
+
+
 if __name__ == "__main__":
-    print("ready", flush=True)
-    sys.stdin.read()
-    asyncio.run(main())
+    sys.exit(main(*sys.argv[1:]))
