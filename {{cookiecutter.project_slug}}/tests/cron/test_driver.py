@@ -36,18 +36,6 @@ def tick(
 # When jobs start
 
 
-@pytest.mark.parametrize(("draw", "seconds"), [(0, 0), (0.5, 5), (1, 10)])
-async def test_with_jitter_the_first_run_waits_a_little(
-    clock: FakeClock, draw: float, seconds: float
-) -> None:
-    """Up to 10 seconds, so that replicas that start together do not work all at once."""
-    starts = list[float]()
-    app = cron_app(tick(starts, every(minutes=5)), clock=clock, random=fixed(draw))
-    async with running(app, clock):
-        await clock.advance(seconds=10)
-    assert starts == [seconds]
-
-
 async def test_a_crontab_waits_for_its_first_fire(clock: FakeClock) -> None:
     """It does not run at the start, and then at its times."""
     starts = list[str]()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from app.cron import JobContext, every, job
 from app.cron.clock import seeded
 from app.cron.due import Fixed
-from support import FakeClock, cron_app, running
+from support import FakeClock, cron_app, fixed, running
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -49,6 +49,22 @@ def test_gaps_are_spread_evenly_between_the_bounds() -> None:
     assert max(strays) < 1.358 / 2_000**0.5
 
 
+@pytest.mark.parametrize(("draw", "seconds"), [(0, 0), (0.5, 5), (1, 10)])
+async def test_with_jitter_the_first_run_waits_a_little(
+    clock: FakeClock, draw: float, seconds: float
+) -> None:
+    """Up to 10 seconds, so that replicas that start together do not work all at once."""
+    starts = list[float]()
+
+    @job(every(minutes=5))
+    async def tick(ctx: JobContext) -> None:
+        starts.append(ctx.clock.monotonic())
+
+    async with running(cron_app(tick, clock=clock, random=fixed(draw)), clock):
+        await clock.advance(seconds=10)
+    assert starts == [seconds]
+
+
 async def test_each_gap_is_drawn_anew(clock: FakeClock) -> None:
     """No two of a hundred gaps are the same."""
     starts = await starts_of(clock, seed="one")
@@ -57,7 +73,7 @@ async def test_each_gap_is_drawn_anew(clock: FakeClock) -> None:
 
 
 async def test_the_same_seed_gives_the_same_times(clock: FakeClock) -> None:
-    """What a seed has decided happens again, after a restart or on another machine."""
+    """What a seed has decided happens again, in another app as in the first."""
     assert await starts_of(clock, seed="one") == await starts_of(clock, seed="one")
 
 
@@ -67,14 +83,19 @@ async def test_another_seed_gives_other_times(clock: FakeClock) -> None:
 
 
 async def test_another_job_changes_nothing(clock: FakeClock) -> None:
-    """A job's times follow from the seed and its name: they stay when a job is added beside it."""
+    """A job's times follow from the seed and its name: they stay when a job is added beside it, and
+    jobs that differ in nothing else do not run in step."""
 
-    @job(every(seconds=7))
+    begin, times = clock.now() + timedelta(minutes=20), list[timedelta]()
+
+    @job(every(seconds=10))
     async def neighbour(ctx: JobContext) -> None:
         ctx.random.random()
+        times.append(ctx.clock.now() - begin)
 
     alone = await starts_of(clock, seed="one")
     assert await starts_of(clock, neighbour, seed="one") == alone
+    assert not {*times} & {*alone}
 
 
 async def starts_of(clock: FakeClock, *others: Callable[..., Any], seed: str) -> list[timedelta]:

@@ -29,6 +29,37 @@ async def test_three_processes_make_one_run_of_each_due_time(clock: FakeClock, u
     assert starts == [0, 60, 120, 180]
 
 
+async def test_a_restart_repeats_no_run(clock: FakeClock, url: URL) -> None:
+    """What is due is in the database: a process that starts before that waits for it."""
+    starts = list[float]()
+
+    @job(MINUTELY)
+    async def tick(ctx: JobContext) -> None:
+        starts.append(ctx.clock.monotonic())
+
+    for _ in range(3):
+        async with replica(clock, url, tick):
+            await clock.advance(seconds=25)
+    assert starts == [0, 60]
+
+
+async def test_what_is_missed_while_nobody_runs_makes_one_run(clock: FakeClock, url: URL) -> None:
+    """Sixty due times pass in an hour without a process. The next one runs the job once, and then
+    an interval later."""
+    starts = list[float]()
+
+    @job(MINUTELY)
+    async def tick(ctx: JobContext) -> None:
+        starts.append(ctx.clock.monotonic())
+
+    async with replica(clock, url, tick):
+        pass
+    await clock.advance(hours=1)
+    async with replica(clock, url, tick):
+        await clock.advance(seconds=60)
+    assert starts == [0, 3600, 3660]
+
+
 async def test_the_run_of_a_killed_process_is_taken_over(clock: FakeClock, url: URL) -> None:
     """A claim holds for a lease of 30 s, which a living process renews each 10 s. When it has ended
     another process runs the job, and the lost run is shown for what it is."""
@@ -74,19 +105,21 @@ async def test_a_run_that_was_taken_over_can_write_nothing(clock: FakeClock, url
 
 
 async def test_a_pause_holds_in_all_processes(clock: FakeClock, url: URL) -> None:
-    """Whichever was asked for it, none claims a paused job."""
+    """Whichever was asked for it, none claims a paused job. What it has missed meanwhile makes one
+    run, with the next look, of which there is one every 15 s."""
     starts = list[float]()
 
     @job(MINUTELY)
     async def tick(ctx: JobContext) -> None:
         starts.append(ctx.clock.monotonic())
 
-    async with replica(clock, url, tick) as first, replica(clock, url, tick):
+    async with replica(clock, url, tick) as first, replica(clock, url, tick) as second:
         await first.store.pause("tick")
         await clock.advance(minutes=10)
-        await first.store.resume("tick")
-        await clock.advance(seconds=15)
-    assert len(starts) == 2
+        assert starts == [0]
+        await second.store.resume("tick")
+        await clock.advance(seconds=30)
+    assert starts == [0, 615]
 
 
 async def test_a_request_makes_one_run(clock: FakeClock, url: URL) -> None:

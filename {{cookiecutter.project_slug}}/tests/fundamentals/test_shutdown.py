@@ -1,4 +1,4 @@
-"""Shutdown: jobs are asked to stop, after the grace cancelled, a second later left behind."""
+"""Shutdown: jobs are asked to stop, cancelled after a grace of 5 s, left behind a second later."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,9 +8,12 @@ import pytest
 from fastapi import FastAPI
 
 from app.cron import JobContext, every, job
+from app.cron.memory_store import MemoryStore
 from support import FakeClock, cron_app, running, seconds_to_end
 
 Log = pytest.LogCaptureFixture
+
+# A job that has never run does so at the start.
 AT_ONCE = every(minutes=5, jitter=0)
 
 
@@ -57,7 +60,7 @@ async def test_a_job_that_swallows_its_cancel_is_left_behind(clock: FakeClock, c
 
     assert await seconds_to_end(clock, deaf) == 6
     assert "deaf run 1 does not end; it is left behind" in caplog.text
-    await clock.advance(seconds=20)
+    await clock.advance(seconds=20)  # it ends at last: the test leaves no task
 
 
 async def test_a_thread_that_ignores_stop_is_left_behind(clock: FakeClock, caplog: Log) -> None:
@@ -65,13 +68,33 @@ async def test_a_thread_that_ignores_stop_is_left_behind(clock: FakeClock, caplo
     gate = clock.gate()
 
     @job(AT_ONCE)
-    def stubborn() -> None:
-        gate.wait()
+    def stubborn(ctx: JobContext) -> None:
+        gate.wait()  # and never looks at `ctx.stopping`
 
     assert await seconds_to_end(clock, stubborn) == 6
     assert "stubborn run 1 does not end; it is left behind" in caplog.text
     gate.open()
     await clock.settle()
+
+
+async def test_a_run_that_a_shutdown_cuts_short_is_interrupted(clock: FakeClock) -> None:
+    """Cancelled or not. That is no failure, and the job does not wait for its next due time: it
+    runs again when the app does."""
+
+    @job(AT_ONCE)
+    async def polite(ctx: JobContext) -> str:
+        while not ctx.stopping:
+            await ctx.clock.sleep(1)
+        return "half done"
+
+    store = MemoryStore(clock)
+    for runs in (1, 2):
+        async with running(cron_app(careful, polite, clock=clock, store=store), clock):
+            pass
+        for name, note in (("careful", ""), ("polite", "half done")):
+            history = await store.history(name)
+            assert [run.outcome for run in history] == ["interrupted"] * runs
+            assert history[-1].note == note
 
 
 async def test_a_job_before_its_first_await_is_stopped(clock: FakeClock, caplog: Log) -> None:
