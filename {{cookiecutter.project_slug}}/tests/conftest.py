@@ -15,7 +15,7 @@ from app.cron.database import Database
 from app.main import create_app
 from app.settings import Settings
 from support import Advance, FakeClock, RunJob, Runs, Service, served
-from support.databases import empty_url
+from support.databases import close_outside, empty_url
 from support.postgres import postgres_database, postgres_server
 
 
@@ -39,6 +39,7 @@ def postgres() -> Iterator[URL]:
     """A database on a Postgres server, for one test at a time."""
     with postgres_server() as server, postgres_database(server) as url:
         yield url
+        close_outside()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

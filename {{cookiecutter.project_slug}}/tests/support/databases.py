@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -60,20 +59,30 @@ def cron_database(url: URL) -> Iterator[Database]:
         yield database
 
 
-@lru_cache(maxsize=8)
-def engine_outside(url: URL) -> Engine:
-    """What is outside the app. It keeps connections to Postgres, where each costs milliseconds, and
-    none to a file, which may be deleted."""
+_postgres_engines: dict[URL, Engine] = {}
+"""They keep their connections: on Postgres each new one costs milliseconds."""
+
+
+def _engine_outside(url: URL) -> Engine:
+    options: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"}
     if url.get_backend_name() == "sqlite":
-        return create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
-    named = {"application_name": "a test"}
-    return create_engine(url, pool_pre_ping=True, isolation_level="AUTOCOMMIT", connect_args=named)
+        return create_engine(url, poolclass=NullPool, **options)
+    if url not in _postgres_engines:
+        options["connect_args"] = {"application_name": "a test"}
+        _postgres_engines[url] = create_engine(url, pool_pre_ping=True, **options)
+    return _postgres_engines[url]
+
+
+def close_outside() -> None:
+    """Close all that `outside` has kept."""
+    while _postgres_engines:
+        _postgres_engines.popitem()[1].dispose()
 
 
 @contextmanager
 def outside(subject: Subject) -> Iterator[Connection]:
     """A connection as another program would have it. Each statement is a transaction of its own."""
-    with engine_outside(url_of(subject)).connect() as connection:
+    with _engine_outside(url_of(subject)).connect() as connection:
         yield connection
 
 
