@@ -5,9 +5,11 @@ first of the seeds. The exit code is 1 if a rule was broken, or the batch met to
 """
 
 import os
+import signal
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -54,14 +56,17 @@ def batch(first: int, seeds: int) -> int:
     """Run many, on all processors, and tell of what they have met."""
     total, failures, began = Survey(), 0, time.monotonic()
     shown = began
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        for verdict, survey in pool.map(counted, range(first, first + seeds), chunksize=5):
+    # SIGTERM ends it as Ctrl-C does, or the pool's processes would work on.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with ExitStack() as stack:
+        pool = ProcessPoolExecutor(mp_context=get_context("spawn"))
+        stack.callback(pool.shutdown, cancel_futures=True)
+        for verdict, survey in pool.map(counted, range(first, first + seeds)):
             total.add(survey)
             if verdict is not None:
                 failures += 1
                 print(f"\n{verdict}\ndrawn in {draw(verdict)}")
                 if failures == FAILURES_MAX:
-                    pool.shutdown(cancel_futures=True)
                     break
             if (now := time.monotonic()) - shown > PROGRESS_SECONDS:
                 shown, done = now, total.counts["seeds"]
@@ -76,4 +81,7 @@ def batch(first: int, seeds: int) -> int:
 if __name__ == "__main__":
     if seed := os.environ.get("SEED"):
         sys.exit(replay(int(seed)))
-    sys.exit(batch(int(os.environ.get("FIRST", "0")), int(os.environ.get("SEEDS", "1000"))))
+    try:
+        sys.exit(batch(int(os.environ.get("FIRST", "0")), int(os.environ.get("SEEDS", "1000"))))
+    except KeyboardInterrupt:
+        sys.exit("stopped")
