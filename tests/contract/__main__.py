@@ -8,6 +8,8 @@ asked; that, the lines of which one is to be named and the advice to be given st
 
 import asyncio
 import json
+import logging
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -19,6 +21,9 @@ from support import contract, trial, watch
 
 from tests.contract.good_jobs import GOOD, OVERRIDES
 from tests.contract.mistakes import MISTAKES, one_session
+
+# As pytest does, with a file for the log.
+logging.basicConfig(level="INFO", handlers=[logging.FileHandler(os.devnull)])
 
 # What is stuck is stuck sooner.
 watch.ENDLESS_SECONDS = 0.5

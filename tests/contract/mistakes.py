@@ -19,7 +19,8 @@ from app.cron import JobContext, every, job
 from app.db import DatabaseDep
 from app.sessions import sessions
 from fastapi import Depends
-from sqlalchemy import Connection, create_engine, delete, insert, literal, update
+from httpx2 import AsyncClient
+from sqlalchemy import Connection, create_engine, delete, insert, literal, text, update
 from sqlalchemy.orm import Session
 
 
@@ -221,6 +222,22 @@ def does_not_look_up() -> None:
     """Ignore a stop, with much to do in `def`."""
     for _ in range(1_000):  # here
         time.sleep(0.1)  # here
+
+
+# It lacks something
+
+
+@mistake("completes", "A migration is missing")
+async def lacks_a_table(ctx: JobContext) -> None:
+    """Write into a table that no migration has made."""
+    await ctx.write(lambda it: it.execute(text("INSERT INTO rates VALUES ('EUR')")))  # here
+
+
+@mistake("completes", "Give it in OVERRIDES what stands for others' services")
+async def reaches_out() -> None:
+    """Ask a service of others for real."""
+    async with AsyncClient() as client:
+        await client.get("http://127.0.0.1:9/")  # here
 
 
 # It leaves something behind

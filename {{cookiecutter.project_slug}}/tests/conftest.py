@@ -14,6 +14,7 @@ from app.cron.clock import RandomSource, seeded
 from app.cron.database import Database
 from app.main import create_app
 from app.settings import Settings
+from overrides import OVERRIDES
 from support import Advance, FakeClock, RunJob, Runs, Service, served
 from support.databases import close_outside, empty_url
 from support.postgres import postgres_database, postgres_server
@@ -71,7 +72,9 @@ async def service(
 
     Jobs run by themselves only while the test lets time pass.
     """
-    async with served(create_app(settings, clock=clock, random=random), clock) as service:
+    app = create_app(settings, clock=clock, random=random)
+    app.dependency_overrides |= OVERRIDES
+    async with served(app, clock) as service:
         yield service
 
 

@@ -2,10 +2,8 @@
 
 import importlib
 import pkgutil
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import Connection
@@ -14,6 +12,7 @@ import app.jobs
 from app.cron.job import Function, Job, collect
 from app.jobs import JOBS
 from app.sessions import sessions
+from overrides import OVERRIDES
 from support.contract import CLAUSES, Subject, complaints
 
 # Yours: what the contract needs to know of your jobs
@@ -30,9 +29,6 @@ def add_data(connection: Connection) -> None:
     ]
     connection.execute(sessions.insert(), rows)
 
-
-OVERRIDES: dict[Callable[..., Any], Callable[..., Any]] = {}
-"""Dependencies that reach out of the test, such as a client, and what takes their place."""
 
 EXCEPT: dict[tuple[str, str], str] = {}
 """Clauses that a job need not keep, and why: {("my_job", "is_repeatable"): "it draws ids"}."""
@@ -71,8 +67,8 @@ def declared() -> list[Job]:
 
 @pytest.mark.parametrize("job", declared(), ids=lambda job: job.name)
 def test_a_job_that_is_declared_is_listed(job: Job) -> None:
-    """Add it to JOBS in app/jobs/__init__.py, or it never runs."""
-    assert job.function in JOBS
+    """Or it would never run, and nobody would see that."""
+    assert job.function in JOBS, "add it to JOBS in app/jobs/__init__.py, or it never runs"
 
 
 def test_the_jobs_can_be_run() -> None:
