@@ -128,7 +128,7 @@ class Door:
         """In a function that is given to `write`: let time pass in its transaction."""
         check = self._check
         if self.server.sqlite:
-            self.server.tell_of_hold(seconds)
+            self.server.tell_of_hold(self.process.name, seconds)
         self.server.hold(self.process.name, seconds)
         if check is not None:
             check()

@@ -133,7 +133,7 @@ class Fault:
     process: str | None
     until: int
     target: str = ""
-    """The job at which it was aimed."""
+    """The job at which it was aimed. Of a "hold", the process that has the database to itself."""
 
 
 @dataclass(frozen=True, slots=True)

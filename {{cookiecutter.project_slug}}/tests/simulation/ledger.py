@@ -122,8 +122,14 @@ class Ledger:
         self.violations.append(Violation(self._now, rule, text, name))
 
     def _befalls(self, fault: Fault) -> None:
-        """Something goes wrong. Who is held up meanwhile has the consequences later."""
+        """Something goes wrong. Who is held up meanwhile has the consequences later. Who is frozen
+        in a hold keeps others from the database until it goes on."""
         for each in list(self._faults):
+            if (fault.kind, each.kind, each.target) == ("freeze", "hold", fault.process):
+                if each.until >= fault.at:
+                    until = fault.until + each.until - fault.at
+                    self._faults.append(replace(each, until=until))
+                continue
             held, other = (fault, each) if fault.kind in HELD_UP else (each, fault)
             if held.kind not in HELD_UP or other.kind in HELD_UP or each.until < fault.at:
                 continue

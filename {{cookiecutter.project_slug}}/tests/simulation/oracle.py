@@ -228,7 +228,7 @@ class Oracle(RowRules, OwnRules):
         over = body.at - run.leased - run.lease * TRUSTED - CLOCK_ERROR
         if over <= (6 * SECOND if terms.threaded else 0) or (told and not terms.deaf):
             return
-        if run.given_up and told:
+        if run.given_up and (told or terms.threaded):  # a thread may never look
             return
         if not self._disturbed(run.by, run.leased, *(() if told or terms.threaded else HELD_UP)):
             text = f"run {body.run_no} goes on {over / SECOND} s after its lease is not trusted"

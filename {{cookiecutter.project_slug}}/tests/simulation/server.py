@@ -134,10 +134,10 @@ class Server:
         until = self.world.now + LOST_ANSWER_SECONDS * SECOND
         self._record(Fault(self.world.now, "answer lost", process, until))
 
-    def tell_of_hold(self, seconds: float) -> None:
+    def tell_of_hold(self, process: str, seconds: float) -> None:
         """All others wait meanwhile, or give up and rest."""
         until = self.world.now + round((seconds + HOLD_REST_SECONDS) * SECOND)
-        self._record(Fault(self.world.now, "hold", None, until))
+        self._record(Fault(self.world.now, "hold", None, until, process))
 
     def _begin(self, by: str) -> None:
         self.by = by

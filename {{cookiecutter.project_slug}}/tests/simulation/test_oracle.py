@@ -249,7 +249,20 @@ GOOD: dict[str, list[Record]] = {
         *(replace(each, at=16 * SECOND) for each in own(0, 1)[1:]),
         *ended(18 * SECOND, "p1", FIRST),
     ],
+    "an end that waits for a frozen process, which has the database to itself": [
+        *OVER[:-2],
+        Fault(late(2), "hold", None, late(4), "p2"),
+        Fault(late(3), "freeze", "p2", late(9)),
+        *own(late(5), 1)[1:],
+        *ended(late(10), "p1", FIRST),
+    ],
     "a lease that was renewed too late to be trusted": given_up(28),
+    "a thread that does not look, and whose lease was renewed too late": [
+        THREADED,
+        *(each for each in given_up(28)[1:9] if "told" not in str(each)),
+        *own(late(90), 1)[1:],
+        Killed(late(90), "p1"),
+    ],
     "a time of day that has had its run when the clock is set back": fire_set_back(),
     "two runs of a process's own": [
         ALONE,
@@ -420,6 +433,16 @@ BAD: dict[str, tuple[str, list[Record]]] = {
         "ends are recorded",
         [*BEGUN, body(late(3), "ended"), *ended(late(9), "p1", FIRST)],
     ),
+    "an end that waits for a process which is frozen, and has not the database": (
+        "ends are recorded",
+        [
+            *OVER[:-2],
+            Fault(late(2), "hold", None, late(4), "p2"),
+            Fault(late(3), "freeze", "p3", late(9)),
+            *own(late(5), 1)[1:],
+            *ended(late(10), "p1", FIRST),
+        ],
+    ),
     "an end never recorded": ("ends are recorded", [*BEGUN, body(late(3), "ended")]),
     "an outcome of nothing": (
         "a run has a claim",
@@ -527,6 +550,10 @@ BAD: dict[str, tuple[str, list[Record]]] = {
     ),
     "a body that outlives its timeout, and its lease": ("trust", outlived()),
     "a body that goes on without a lease": ("trust", [*BEGUN, body(late(40), "told")]),
+    "a thread that goes on without a lease": (
+        "trust",
+        [THREADED, *BEGUN[1:], *own(late(40), 1)[1:]],
+    ),
     "a lease that was renewed in time, and then no more": ("no overlap", given_up(20)),
     "two bodies at once": ("no overlap", [*BEGUN, LOST, body(DUE, "begun", "p2", 2)]),
     "a second body beside one that does not hear": (
