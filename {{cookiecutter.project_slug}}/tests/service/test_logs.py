@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.cron import JobContext, every, job
+from app.cron import JobContext, crontab, every, job
 from app.main import create_app
 from app.settings import Settings
 from support import FakeClock, fixed, on_postgres, running
@@ -17,15 +17,26 @@ from support.databases import name_of
 Capture = pytest.CaptureFixture[str]
 
 
+@job(every(minutes=5))
+async def often() -> None:
+    """Comes soon."""
+
+
+@job(crontab("0 3 * * *"))
+async def nightly() -> None:
+    """Comes late."""
+
+
 async def test_the_first_line_says_what_will_happen(
     clock: FakeClock, tmp_path: Path, capsys: Capture
 ) -> None:
     """How many jobs, the whole path of the database, and what is due next, and when."""
-    async with running(create_app(clock=clock, random=fixed(0.5)), clock):
+    app = create_app(jobs=[often, nightly], clock=clock, random=fixed(0.5))
+    async with running(app, clock):
         [line] = text_lines(capsys)
     assert line == (
         f"INFO cron: 2 jobs, SQLite {tmp_path}/data/app.db (this machine only), lease 30 s, "
-        "next expire_sessions in 5.0 s"
+        "next often in 5.0 s"
     )
 
 
@@ -68,7 +79,7 @@ async def test_the_first_line_says_that_cron_is_off(
 ) -> None:
     """With CRON_ENABLED=false it names the variable, and how many jobs that concerns."""
     off = settings.model_copy(update={"cron_enabled": False})
-    async with running(create_app(off, clock=clock), clock):
+    async with running(create_app(off, jobs=[often, nightly], clock=clock), clock):
         at = name_of(settings)
         assert text_lines(capsys) == [f"INFO cron: off, 2 jobs not started by this process, {at}"]
 
