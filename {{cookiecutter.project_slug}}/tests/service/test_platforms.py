@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 import httpx2
 import pytest
 
-from support.process import REAL_SECONDS_MAX, SERVICE, Process, Server
+from support.process import SERVICE, Command, Process, Server
 
 # With it, the first run of expire_sessions comes 0.04 s after the start.
 SEED = "137"
@@ -58,10 +58,9 @@ class FastAPICommand(Server):
 
 def cron(folder: Path, *words: str) -> Any:
     """What a command of the shell shows to programs."""
-    arguments = ["-m", "app.cron", *words, "--json"]
-    with Process(folder, *arguments, environment={}, stdout=subprocess.PIPE) as command:
-        output, _ = command.popen.communicate(timeout=REAL_SECONDS_MAX)
-        assert command.popen.returncode == 0, command.output
+    with Command(folder, *words, "--json") as command:
+        code, output = command.end()
+        assert code == 0, command.output
     return json.loads(output)
 
 
@@ -114,39 +113,33 @@ def nameless(monkeypatch: pytest.MonkeyPatch, open_folder: Path) -> Sequence[str
 
 
 def test_the_command_of_fastapi_serves_and_runs_the_jobs(tmp_path: Path) -> None:
-    """`fastapi run` finds the app by the entry point in pyproject.toml."""
+    """`fastapi run` finds the app by the entry point in pyproject.toml. It cannot be told that the
+    app is made by a function: uvicorn notices, and goes on. Ctrl-C ends it in order."""
     with FastAPICommand(tmp_path, CRON_SEED=SEED) as server:
         url = server.url()
         created = create_session(url)
         assert read_session(url, created["id"]) == created
         server.wait_for("expire_sessions run 1: ok, deleted 0")
+        check_end(server, signal.SIGINT, 0)
+    [line] = re.findall(r"(?i)^.*(?:warn|error|critical|traceback).*$", server.output, re.MULTILINE)
+    assert line.startswith("WARNING:  ASGI app factory detected. Using it")
     assert (tmp_path / "data/app.db").exists()
 
 
-@pytest.mark.parametrize(
-    ("sent", "expected"), [(signal.SIGTERM, -15), (signal.SIGINT, 0)], ids=["TERM", "INT"]
-)
-def test_signals_end_the_command_of_fastapi_in_order(
-    tmp_path: Path, sent: signal.Signals, expected: int
-) -> None:
-    """With the codes that the service has under uvicorn, and its jobs before it."""
+def test_sigterm_ends_the_command_of_fastapi_in_order(tmp_path: Path) -> None:
+    """With the code that the service has under uvicorn, and its jobs before it."""
     with FastAPICommand(tmp_path) as server:
         server.url()
-        code, seconds = server.end_by(sent)
+        check_end(server, signal.SIGTERM, -signal.SIGTERM)
+
+
+def check_end(server: Server, sent: signal.Signals, expected: int) -> None:
+    """It ends by the signal, in order and in time."""
+    code, seconds = server.end_by(sent)
     assert code == expected
     assert seconds < 10
     assert "Application shutdown complete" in server.output
     assert "Traceback" not in server.output
-
-
-def test_the_command_of_fastapi_warns_of_the_factory_alone(tmp_path: Path) -> None:
-    """It cannot be told that the app is made by a function: uvicorn notices, and goes on."""
-    with FastAPICommand(tmp_path, CRON_SEED=SEED) as server:
-        create_session(server.url())
-        server.wait_for("expire_sessions run 1: ok")
-        server.end_by(signal.SIGINT)
-    [line] = re.findall(r"(?i)^.*(?:warn|error|critical|traceback).*$", server.output, re.MULTILINE)
-    assert line.startswith("WARNING:  ASGI app factory detected. Using it")
 
 
 @pytest.mark.parametrize("zone", ZONES)

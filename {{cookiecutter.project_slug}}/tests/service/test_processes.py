@@ -13,7 +13,7 @@ from sqlalchemy import URL
 
 from support import on_postgres
 from support.databases import name_of
-from support.process import Server
+from support.process import FreshServer, Server
 
 HIDDEN = "hidden"
 
@@ -24,7 +24,7 @@ BY_SIGTERM = -15
 def test_it_serves_and_runs_its_jobs(tmp_path: Path) -> None:
     """In an empty folder: sessions are kept in data/app.db there, and a job has soon run."""
     seed = "137"  # with it, the first run comes after 0.04 s
-    with Server(tmp_path, CRON_SEED=seed) as server:
+    with FreshServer(tmp_path, CRON_SEED=seed) as server:
         with httpx2.Client(base_url=server.url(), trust_env=False) as client:
             created = client.post("/sessions", json={"user": "ana", "ttl_seconds": 60})
             read = client.get(f"/sessions/{created.json()['id']}")
@@ -96,7 +96,7 @@ def test_two_that_start_together_share_a_new_file(tmp_path: Path) -> None:
 
 def test_a_wrong_setting_ends_it_in_one_line(tmp_path: Path) -> None:
     """It says which variable, and ends with code 1."""
-    with Server(tmp_path, CRON_THREADS="zero") as server:
+    with FreshServer(tmp_path, CRON_THREADS="zero") as server:
         assert server.wait_for_end() == 1
     [line] = server.output.splitlines()
     assert line.startswith("SettingsError: CRON_THREADS='zero': ")
@@ -295,7 +295,7 @@ async def stubborn() -> None:
 def service():
     return create_app(jobs=[deaf, stubborn])
 """)
-    with Server(tmp_path, "service:service", CRON_GRACE_SECONDS="1", LOG_FORMAT="json") as server:
+    with Server(tmp_path, "service:service", CRON_GRACE_SECONDS="0.2", LOG_FORMAT="json") as server:
         server.url()
         server.wait_for("deaf has begun")
         server.wait_for("stubborn has begun")
@@ -304,6 +304,6 @@ def service():
     told = [json.loads(line) for line in server.output.splitlines() if line.startswith("{")]
     at = {line["message"]: datetime.fromisoformat(line["time"]) for line in told}
     seconds = (at["Application shutdown complete."] - at["Shutting down"]).total_seconds()
-    assert 2 <= seconds < 3
+    assert 1.2 <= seconds < 2.2
     assert "deaf run 1 does not end; it is left behind" in server.output
     assert "stubborn run 1 does not end; it is left behind" in server.output

@@ -1,16 +1,16 @@
 """The shell as a process: alone, beside others, and when it is told to end."""
 
 import json
+import os
 import signal
 import sqlite3
-import subprocess
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 from sqlalchemy import URL
 
 from support import on_postgres, outside, query
-from support.process import REAL_SECONDS_MAX, Process, Server, wait_until
+from support.process import REAL_SECONDS_MAX, Command, Server, wait_until
 
 # A service and its shell. One job is hardly ever due. The other says in a file that it has begun,
 # and waits if it is told to.
@@ -41,17 +41,14 @@ if __name__ == "__main__":
 """
 
 
-class Command(Process):
-    """A command of the shell, under way in `folder`: of the service there, if it has one."""
+class UnreadCommand(Command):
+    """Who reads its standard output has left, long before it has begun to write."""
 
-    def __init__(self, folder: Path, *words: str, **environment: str) -> None:
-        program = ["service.py"] if (folder / "service.py").exists() else ["-m", "app.cron"]
-        super().__init__(folder, *program, *words, environment=environment, stdout=subprocess.PIPE)
-
-    def end(self) -> tuple[int, str]:
-        """Wait until it ends: its exit code, and its standard output. `output` is the other one."""
-        output, _ = self.popen.communicate(timeout=REAL_SECONDS_MAX)
-        return self.popen.returncode, output
+    def open_stdout(self, folder: Path) -> int:
+        """A pipe without another end."""
+        reader, writer = os.pipe()
+        os.close(reader)
+        return writer
 
 
 def end(folder: Path, *words: str, **environment: str) -> tuple[int, str]:
@@ -108,7 +105,7 @@ def test_it_does_not_run_what_a_server_runs(tmp_path: Path, url: URL) -> None:
 def test_many_at_once_make_one_run(tmp_path: Path, url: URL) -> None:
     """Six timers that know nothing of each other, and a database that none has made yet."""
     (tmp_path / "service.py").write_text(TIDY)
-    environment = {"TIDY_SECONDS": "1", "DATABASE_URL": url.render_as_string(hide_password=False)}
+    environment = {"TIDY_SECONDS": "0.2", "DATABASE_URL": url.render_as_string(hide_password=False)}
     with ExitStack() as stack:
         commands = [
             stack.enter_context(Command(tmp_path, "run-due", "tidy", **environment))
@@ -157,9 +154,7 @@ def test_it_logs_what_it_could_not_run(tmp_path: Path) -> None:
 
 def test_it_ends_when_nobody_reads_it(tmp_path: Path) -> None:
     """As after `| head`: without a word, and with the code of SIGPIPE."""
-    with Command(tmp_path, "list", PYTHONUNBUFFERED="") as command:
-        assert command.popen.stdout is not None
-        command.popen.stdout.close()  # long before it has begun to write
+    with UnreadCommand(tmp_path, "list", PYTHONUNBUFFERED="") as command:
         assert command.popen.wait(REAL_SECONDS_MAX) == 141
         assert command.output == ""
 
@@ -167,10 +162,8 @@ def test_it_ends_when_nobody_reads_it(tmp_path: Path) -> None:
 def test_nobody_who_leaves_ends_a_run(tmp_path: Path) -> None:
     """What is printed of one job is not read any more: the others run to their end before that."""
     (tmp_path / "service.py").write_text(TIDY)
-    environment = {"PYTHONUNBUFFERED": "1", "CRON_GRACE_SECONDS": "0", "TIDY_SECONDS": "0.5"}
-    with Command(tmp_path, "run-due", **environment) as command:
-        assert command.popen.stdout is not None
-        command.popen.stdout.close()
+    environment = {"PYTHONUNBUFFERED": "1", "CRON_GRACE_SECONDS": "0", "TIDY_SECONDS": "0.1"}
+    with UnreadCommand(tmp_path, "run-due", **environment) as command:
         assert command.popen.wait(REAL_SECONDS_MAX) == 141
         assert "Traceback" not in command.output
     _, output = end(tmp_path, "history", "tidy", "--json")
