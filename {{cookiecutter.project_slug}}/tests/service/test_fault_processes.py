@@ -5,8 +5,6 @@ What a job does, it notes in a file of its own, with the process and when: that 
 
 import resource
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,13 +19,14 @@ from sqlalchemy import URL
 
 from support import on_postgres, on_sqlite, path_of, query
 from support.databases import locked, name_of
-from support.process import REAL_SECONDS_MAX, SERVICE, Server, wait_until
+from support.process import REAL_SECONDS_MAX, Process, Server, wait_until
 
 # Before the service's own part: what it notes, and a job that does so each second.
 HEAD = """
 import os
 import time
 
+import app.cron.outage
 import app.cron.postgres
 import app.cron.sqlite
 import app.db
@@ -54,6 +53,12 @@ def service():
 
 TICKING = "JOBS = [tick]"
 
+# Where a test waits for them: how long a lock is waited for, and the first rest in an outage.
+IMPATIENT = """
+app.cron.sqlite.BUSY_SECONDS = 1
+app.cron.outage.REST_SECONDS = 0.1
+"""
+
 # A statement that takes minutes.
 ENDLESS = {
     "sqlite": """
@@ -76,10 +81,12 @@ class Note:
 class Place:
     """The folder of a service, whose file is `service.py`, and where its database is."""
 
-    def __init__(self, folder: Path, url: URL, text: str = TICKING) -> None:
+    def __init__(
+        self, folder: Path, url: URL, text: str = TICKING, *, impatient: bool = False
+    ) -> None:
         self.folder = folder
         self.url = url
-        (folder / "service.py").write_text(HEAD + text + TAIL)
+        (folder / "service.py").write_text(HEAD + IMPATIENT * impatient + text + TAIL)
 
     def serve(self, lease_seconds: int = 30) -> Server:
         """One more process of the service."""
@@ -161,7 +168,7 @@ def test_four_that_start_together_share_a_new_database(tmp_path: Path, url: URL)
     with ExitStack() as stack:
         servers = [stack.enter_context(place.serve()) for _ in range(4)]
         assert [post_session(server) for server in servers] == [201] * 4
-        place.wait_for(3)
+        place.wait_for(2)
         assert [get(server, "/health/live").json()["cron"] for server in servers] == ["ok"] * 4
         end(*servers)
     assert place.query("SELECT count(*) FROM sessions") == [(4,)]
@@ -196,7 +203,7 @@ def test_a_newer_minor_version_is_served(tmp_path: Path, url: URL) -> None:
         end(server)
     place.query("UPDATE cron_schema SET minor = 9")
     with place.serve() as server:
-        place.wait_for(2)
+        place.wait_for(1)
         assert post_session(server) == 201
     assert place.query("SELECT major, minor FROM cron_schema") == [(1, 9)]
 
@@ -238,16 +245,16 @@ def failing_disk(server: Server, file_bytes_max: int) -> Iterator[None]:
 )
 def test_a_disk_that_fails_is_survived(tmp_path: Path, url: URL) -> None:
     """One line tells of it, who writes gets an error, and it goes on by itself: no run is lost."""
-    place = Place(tmp_path, url)
+    place = Place(tmp_path, url, impatient=True)
     with place.serve() as server:
-        place.wait_for(2)
+        place.wait_for(1)
         # Its log is smaller than that, the database's is larger.
         with failing_disk(server, 60_000):
             server.wait_for("cron: the database is away")
             assert post_session(server) == 503
             assert get(server, "/health/live").status_code == 200
             assert "disk I/O error" in get(server, "/health/live").json()["cron"]
-        place.wait_for(3)
+        place.wait_for(2)
         assert post_session(server) == 201
         end(server)
     [away, put_off, back] = warnings(server)
@@ -280,7 +287,7 @@ JOBS = [tick, work]
 """,
     )
     with place.serve(lease_seconds=3) as old:
-        place.wait_for(2)
+        place.wait_for(1)
         wait_until(lambda: bool(place.notes("begins")))
         deleted = time.monotonic()
         for path in tmp_path.glob("app.db*"):
@@ -288,7 +295,7 @@ JOBS = [tick, work]
         old.wait_for("cron: the database is away, no job starts until it is back: .*app.db is gone")
         before = len(place.notes("tick", process_of(old)))
         with place.serve(lease_seconds=3) as new:
-            place.wait_for(5, "tick", process_of(new))
+            place.wait_for(3, "tick", process_of(new))
             wait_until(lambda: bool(place.notes("ends", process_of(old))))
             assert get(old, "/health/ready").status_code == 503
             assert get(old, "/health/live").status_code == 200
@@ -328,7 +335,7 @@ JOBS = [tick, hog]
         hog, other = place.find("begins", one, two)
         place.let_go()
         hog.wait_for("hog run 1: error, WriteTooLong: hog run 1 wrote for ")
-        place.wait_for(3)
+        place.wait_for(2)
         end(one, two)
     assert warnings(other) == []
     place.check_ticks()
@@ -345,7 +352,8 @@ def test_a_job_that_keeps_a_transaction_open_is_named(tmp_path: Path, url: URL) 
 def hold(connection):
     connection.exec_driver_sql("INSERT INTO sessions VALUES ('x', 'ana', 0)")
     note("holds")
-    time.sleep(8)
+    while not os.path.exists("release"):
+        time.sleep(0.02)
     note("releases")
 
 @job(every(hours=1, jitter=0))
@@ -357,6 +365,7 @@ async def hog(ctx: JobContext) -> None:
 
 JOBS = [tick, hog]
 """,
+        impatient=True,
     )
     with place.serve(lease_seconds=3) as one, place.serve(lease_seconds=3) as two:
         hog, other = place.find("begins", one, two)
@@ -364,9 +373,9 @@ JOBS = [tick, hog]
         hog.wait_for("hog run 1: it has kept a transaction open for 1 s, which is too long: ")
         hog.wait_for("hog run 1: its lease is lost, it is stopped")
         other.wait_for("cron: the database is away, .*: database is locked")
-        wait_until(lambda: bool(place.notes("releases")))
+        (tmp_path / "release").touch()
         other.wait_for("cron: the database is back")
-        place.wait_for(4)
+        place.wait_for(2)
         end(one, two)
     [hold], [release] = place.notes("holds"), place.notes("releases")
     assert not [tick for tick in place.notes() if hold.at + 1 < tick.at < release.at]
@@ -392,7 +401,8 @@ def test_a_job_that_keeps_a_transaction_open_keeps_nobody(tmp_path: Path, url: U
 def hold(connection):
     connection.exec_driver_sql("INSERT INTO sessions VALUES ('x', 'ana', 0)")
     note("holds")
-    time.sleep(5)
+    while not os.path.exists("release"):
+        time.sleep(0.02)
     note("releases")
 
 @job(every(hours=1, jitter=0))
@@ -407,10 +417,13 @@ JOBS = [tick, hog]
     with place.serve(lease_seconds=3) as one, place.serve(lease_seconds=3) as two:
         hog, other = place.find("begins", one, two)
         place.let_go()
-        hog.wait_for("hog run 1: error, WriteTooLong: hog run 1 wrote for 5")
+        wait_until(lambda: bool(place.notes("holds")))
+        [hold] = place.notes("holds")
+        wait_until(lambda: any(tick.at > hold.at + 1 for tick in place.notes()))
+        assert [tick for tick in place.notes() if hold.at + 1 < tick.at < hold.at + 5]
+        (tmp_path / "release").touch()
+        hog.wait_for("hog run 1: error, WriteTooLong: hog run 1 wrote for ")
         end(one, two)
-    [hold], [release] = place.notes("holds"), place.notes("releases")
-    assert [tick for tick in place.notes() if hold.at + 1 < tick.at < release.at]
     assert warnings(other) == []
     assert place.query("SELECT count(*) FROM sessions") == [(0,)]
     place.check_ticks()
@@ -419,7 +432,7 @@ JOBS = [tick, hog]
 # Requests
 
 ASK = """
-import asyncio, sys
+import asyncio, os, sys, time
 from sqlalchemy import make_url
 from app.cron.clock import SystemClock
 from app.cron.records import Records
@@ -429,7 +442,8 @@ async def ask():
     records = [Records(database_at(make_url(sys.argv[1])), SystemClock()) for _ in range(8)]
     asked = [each.request("tick") for each in records]
     print("ready", flush=True)
-    sys.stdin.readline()
+    while not os.path.exists("go"):
+        time.sleep(0.001)
     assert await asyncio.gather(*asked) == [True] * 8
 
 asyncio.run(ask())
@@ -442,21 +456,16 @@ def test_thirty_two_requests_at_once_are_one_run(tmp_path: Path, url: URL) -> No
     with place.serve() as server:
         place.wait_for(1)
         end(server)
-    askers = [
-        subprocess.Popen(  # noqa: S603 -- our own command
-            [sys.executable, "-c", ASK, url.render_as_string(hide_password=False)],
-            cwd=SERVICE,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        for _ in range(4)
-    ]
-    for asker in askers:
-        assert asker.stdout is not None
-        assert asker.stdout.readline() == b"ready\n"
-    for asker in askers:
-        asker.communicate(b"go\n", REAL_SECONDS_MAX)
-    assert [asker.returncode for asker in askers] == [0] * 4
+    (tmp_path / "ask.py").write_text(ASK)
+    arguments = ("ask.py", url.render_as_string(hide_password=False))
+    with ExitStack() as stack:
+        askers = [
+            stack.enter_context(Process(tmp_path, *arguments, environment={})) for _ in range(4)
+        ]
+        wait_until(lambda: all(asker.output for asker in askers))
+        place.let_go()
+        ends = [(asker.popen.wait(REAL_SECONDS_MAX), asker.output) for asker in askers]
+    assert ends == [(0, "ready\n")] * 4
     with place.serve() as server:
         place.wait_for(1)
         server.wait_for("tick run 2: ok")
