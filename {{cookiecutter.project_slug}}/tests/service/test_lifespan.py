@@ -210,7 +210,7 @@ async def test_no_job_runs_where_cron_is_off(clock: FakeClock, settings: Setting
 
     off = settings.model_copy(update={"cron_enabled": False})
     async with serving(create_app(off, jobs=[count], clock=clock), clock) as client:
-        await clock.advance(hours=6)
+        await clock.advance(minutes=11)
         created = await client.post("/sessions", json={"user": "ana", "ttl_seconds": 90})
         live = await client.get("/health/live")
     assert runs == []
@@ -239,7 +239,7 @@ async def test_the_app_answers_whatever_its_jobs_do(clock: FakeClock, settings: 
 
     app = create_app(settings, jobs=[fail, leave, hang, block], clock=clock)
     async with serving(app, clock) as client:
-        await clock.advance(hours=1)
+        await clock.advance(minutes=5)
         created = await client.post("/sessions", json={"user": "ana", "ttl_seconds": 90})
         read = await client.get(f"/sessions/{created.json()['id']}")
         gate.open()
@@ -352,7 +352,7 @@ def test_a_start_waits_for_who_has_the_new_file(url: URL) -> None:
 async def test_a_start_waits_for_another_program(
     clock: FakeClock, settings: Settings, impatient: None, to_readers: bool, used: bool
 ) -> None:
-    """It has locked the database and lets go of it after a minute: then jobs begin."""
+    """It has locked the database and lets go of it after five seconds: then jobs begin."""
     starts: list[float] = []
 
     @job(every(minutes=5, jitter=0))
@@ -364,11 +364,11 @@ async def test_a_start_waits_for_another_program(
             pass
     with locked(settings, to_readers=to_readers) as other:
         start = asyncio.create_task(start_and_end(create_app(settings, jobs=[tick], clock=clock)))
-        await clock.advance(seconds=59.5)
+        await clock.advance(seconds=4.5)
         assert not start.done()
         other.rollback()
         await clock.run(start)
-    assert starts == [60.0]
+    assert starts == [5.0]
 
 
 LOCKED = {"sqlite": "database is locked", "postgresql": "canceling statement due to lock timeout"}
@@ -380,19 +380,24 @@ async def test_a_start_that_waits_says_so_once(
     """One line when it begins to wait, with the reason, one when it need not any more."""
     with locked(settings) as other:
         start = asyncio.create_task(start_and_end(create_app(settings, jobs=[], clock=clock)))
-        await clock.advance(seconds=59.5)
+        await clock.advance(seconds=4.5)
         other.rollback()
         await clock.run(start)
     assert warnings(caplog) == [
         f"waiting for the database: {LOCKED[settings.url.get_backend_name()]}",
-        "the database is there after 60 s",
+        "the database is there after 5 s",
     ]
 
 
 async def test_a_start_does_not_wait_for_ever(
-    clock: FakeClock, settings: Settings, impatient: None, caplog: pytest.LogCaptureFixture
+    clock: FakeClock,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """After two minutes it fails, in one line of its own before the server's traceback."""
+    monkeypatch.setattr("app.cron.sqlite.BUSY_SECONDS", 0.001)  # of 121 tries each
+    monkeypatch.setattr("app.cron.postgres.LOCK_SECONDS", 0.001)
     with locked(settings):
         start = asyncio.create_task(start_and_end(create_app(settings, jobs=[], clock=clock)))
         await clock.advance(minutes=2)
@@ -544,7 +549,7 @@ async def test_a_platform_of_several_hosts_is_warned_of(
     """Once, right after the first line of the start."""
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     async with running(create_app(settings, clock=clock), clock):
-        await clock.advance(hours=1)
+        await clock.advance(minutes=5)
     lines = [(line.levelname, line.getMessage()) for line in caplog.records]
     [at] = [at for at, line in enumerate(lines) if line == ("WARNING", REMARK)]
     assert lines[at - 1][1].startswith("cron: 2 jobs, SQLite ")
@@ -560,7 +565,7 @@ async def test_a_server_serves_a_platform_of_several_hosts(
     """On Postgres there is nothing to warn of."""
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     async with running(create_app(settings, clock=clock), clock):
-        await clock.advance(hours=1)
+        await clock.advance(minutes=5)
     assert warnings(caplog) == []
 
 
@@ -669,13 +674,13 @@ async def test_the_seed_decides_when_jobs_run(clock: FakeClock, settings: Settin
         starts: list[float] = []
         begin = clock.monotonic()
 
-        @job(every(minutes=5))
+        @job(every(minutes=1))
         async def note(ctx: JobContext) -> None:
             starts.append(round(ctx.clock.monotonic() - begin, 6))
 
         seeded = settings.model_copy(update={"cron_seed": seed})
         async with running(create_app(seeded, jobs=[note], clock=clock), clock):
-            await clock.advance(hours=1)
+            await clock.advance(minutes=12)
         query(settings, "DELETE FROM cron_job")  # and the next start is a first one
         query(settings, "DELETE FROM cron_run")
         return starts
@@ -773,7 +778,8 @@ async def test_the_service_runs_both_jobs(
     clock: FakeClock, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without a word about jobs, an app runs those of JOBS."""
+    clock.step(hours=1, minutes=50)  # it is ten to three in Madrid
     async with running(create_app(settings, clock=clock), clock):
-        await clock.advance(hours=2)
+        await clock.advance(minutes=10)
     assert notes(caplog, "expire_sessions")
     assert notes(caplog, "nightly_report")
