@@ -37,6 +37,8 @@ def service():
     return create_app(jobs=[leap, tidy])
 
 if __name__ == "__main__":
+    # As PYTHONUNBUFFERED and PYTHONIOENCODING would have it.
+    sys.stdout.reconfigure(line_buffering=True, encoding=os.environ.get("TIDY_ENCODING"))
     sys.exit(main(jobs=[leap, tidy]))
 """
 
@@ -162,7 +164,7 @@ def test_it_ends_when_nobody_reads_it(tmp_path: Path) -> None:
 def test_nobody_who_leaves_ends_a_run(tmp_path: Path) -> None:
     """What is printed of one job is not read any more: the others run to their end before that."""
     (tmp_path / "service.py").write_text(TIDY)
-    environment = {"PYTHONUNBUFFERED": "1", "CRON_GRACE_SECONDS": "0", "TIDY_SECONDS": "0.1"}
+    environment = {"CRON_GRACE_SECONDS": "0", "TIDY_SECONDS": "0.1"}
     with UnreadCommand(tmp_path, "run-due", **environment) as command:
         assert command.popen.wait(REAL_SECONDS_MAX) == 141
         assert "Traceback" not in command.output
@@ -173,5 +175,5 @@ def test_nobody_who_leaves_ends_a_run(tmp_path: Path) -> None:
 def test_a_note_may_have_letters_that_the_output_has_not(tmp_path: Path) -> None:
     """They are replaced."""
     (tmp_path / "service.py").write_text(TIDY)
-    code, output = end(tmp_path, "run", "tidy", PYTHONIOENCODING="ascii")
+    code, output = end(tmp_path, "run", "tidy", TIDY_ENCODING="ascii")
     assert (code, output[:27]) == (0, "tidy run 1: ok, ?a?o?, afte")

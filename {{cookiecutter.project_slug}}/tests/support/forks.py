@@ -7,6 +7,7 @@ what Python reads before its first line, such as PYTHONUTF8.
 
 import atexit
 import gc
+import io
 import json
 import os
 import runpy
@@ -18,9 +19,22 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 NUMBER_BYTES = 8
+
+# What a process of the service has imported when it serves, or when its shell answers.
+IMPORTED = (
+    "app.cron.shell",
+    "app.main",
+    "sqlalchemy.dialects.sqlite",
+    "uvicorn",
+    "uvicorn.lifespan.on",
+    "uvicorn.protocols.http.auto",
+    "uvicorn.protocols.websockets.auto",
+)
 
 
 class Fork:
@@ -100,11 +114,8 @@ def _origin() -> socket.socket:
 
 def main(requests: socket.socket) -> None:
     """Fork, until nobody asks any more. Returns in a fork, when that has ended too."""
-    import uvicorn  # noqa: F401
-
-    import app.cron.shell
-    import app.main  # noqa: F401
-
+    for module in IMPORTED:
+        import_module(module)
     gc.freeze()  # a fork need not look through, and so copy, what is not its own
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # by Ctrl-C it ends with who asks
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # who waits for a fork is waited for by nobody
@@ -153,15 +164,15 @@ def become(
 ) -> None:
     """Be what Python would be with these arguments."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number, output in enumerate(outputs, start=1):
-        os.dup2(output, number)
-        os.close(output)
+    unbuffered = arguments[0] == "-u" or bool(environment.get("PYTHONUNBUFFERED"))
+    if arguments[0] == "-u":
+        del arguments[0]
+    for output, name in zip(outputs, ("stdout", "stderr"), strict=True):
+        redirect(name, output, unbuffered=unbuffered)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()
-    if arguments[0] == "-u":
-        del arguments[0]
     if arguments[0] == "-m":
         sys.path.insert(0, folder)
         sys.argv = arguments[1:]
@@ -170,6 +181,24 @@ def become(
         sys.path.insert(0, str(Path(arguments[0]).absolute().parent))
         sys.argv = arguments
         runpy.run_path(arguments[0], run_name="__main__")
+
+
+def redirect(name: str, output: int, *, unbuffered: bool) -> None:
+    """Let `sys.stdout` or `sys.stderr` be as at a start: the old one knows whether it can seek."""
+    old = getattr(sys, name)
+    os.dup2(output, old.fileno())
+    os.close(output)
+    raw = io.FileIO(old.fileno(), "w", closefd=False)
+    buffer: Any = raw if unbuffered else io.BufferedWriter(raw)
+    new = io.TextIOWrapper(
+        buffer,
+        encoding=old.encoding,
+        errors=old.errors,
+        line_buffering=name == "stderr" and not unbuffered,
+        write_through=unbuffered,
+    )
+    setattr(sys, name, new)
+    setattr(sys, f"__{name}__", new)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,11 @@ print(json.dumps({
     "environment": sorted(os.environ.items()),
     "zone": time.tzname,
     "signals": [repr(signal.getsignal(number)) for number in sorted(signal.valid_signals())],
+    "outputs": [
+        [file.encoding, file.errors, file.line_buffering, file.write_through, file.seekable(),
+         file.fileno(), file.isatty(), type(file.buffer).__name__]
+        for file in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
+    ],
     "threads": threading.active_count(),
     "files": sorted(os.listdir("/proc/self/fd")),
     "children": open(f"/proc/self/task/{os.getpid()}/children").read(),
@@ -48,6 +53,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the program, and an environment that is not the one at the first fork."""
     monkeypatch.setenv("TZ", "America/St_Johns")
     monkeypatch.setenv("WORD", "äöü\nß")
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     (tmp_path / "service.py").write_text(PROGRAM)
     return tmp_path
 
@@ -66,17 +72,18 @@ def test_a_fork_is_as_a_start(folder: Path) -> None:
     assert seen[0]["arguments"] == ["service.py", "one", "two words"]
 
 
-def test_a_module_is_run_as_at_a_start(tmp_path: Path) -> None:
-    """From the folder that it works in."""
-    (tmp_path / "program.py").write_text(PROGRAM)
+@pytest.mark.parametrize("options", [[], ["-u"]], ids=["buffered", "unbuffered"])
+def test_a_module_is_run_as_at_a_start(folder: Path, options: list[str]) -> None:
+    """From the folder that it works in, with an output that is buffered, or is not."""
+    (folder / "program.py").write_text(PROGRAM)
     outputs = []
     for forked in (True, False):
         kind: type[Process] = type("Kind", (Process,), {"forked": forked})
-        with kind(tmp_path, "-m", "program", "word", environment={}) as process:
+        with kind(folder, *options, "-m", "program", "word", environment={}) as process:
             assert process.popen.wait() == 7
             outputs.append(process.output)
-    assert outputs[1] == outputs[0]
-    assert str(tmp_path) in outputs[0]
+    assert outputs[0] == outputs[1]
+    assert str(folder / "program.py") in outputs[0]
 
 
 def test_a_fork_that_a_signal_ends_says_which(tmp_path: Path) -> None:
