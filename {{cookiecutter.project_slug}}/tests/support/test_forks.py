@@ -48,9 +48,18 @@ class FreshCommand(Command):
     forked = False
 
 
+@pytest.fixture(autouse=True, scope="module")
+def an_earlier_one(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What all are forked from has begun before the environment of a test."""
+    folder = tmp_path_factory.mktemp("earlier")
+    (folder / "service.py").touch()
+    with Command(folder) as command:
+        assert command.end() == (0, "")
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the program, and an environment that is not the one at the first fork."""
+    """A folder with the program, and an environment of the test's own."""
     monkeypatch.setenv("TZ", "America/St_Johns")
     monkeypatch.setenv("WORD", "äöü\nß")
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
