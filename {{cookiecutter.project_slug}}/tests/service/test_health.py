@@ -16,7 +16,7 @@ from support.databases import shut
 
 async def test_a_running_app_is_alive(clock: FakeClock, settings: Settings) -> None:
     """200, at once and after a while, with both jobs at work."""
-    async with serving(create_app(settings, clock=clock), clock) as client:
+    async with serving(create_app(settings, jobs=[], clock=clock), clock) as client:
         at_once = await client.get("/health/live")
         await clock.advance(minutes=10)
         later = await client.get("/health/live")
@@ -64,7 +64,7 @@ async def test_an_app_whose_driver_is_dead_is_not_alive(
     clock: FakeClock, settings: Settings
 ) -> None:
     """503 with the reason, at once: no job would ever run again."""
-    async with serving(create_app(settings, clock=clock), clock) as client:
+    async with serving(create_app(settings, jobs=[], clock=clock), clock) as client:
         for task in asyncio.all_tasks():
             if task.get_name() == "cron driver":
                 task.cancel()
@@ -137,7 +137,7 @@ async def test_an_app_whose_store_takes_its_time_to_fail_is_alive(
         await clock.sleep(15)
         raise StoreUnavailable("database is locked")
 
-    async with serving(create_app(settings, clock=clock), clock) as client:
+    async with serving(create_app(settings, jobs=[], clock=clock), clock) as client:
         monkeypatch.setattr(SqlStore, "register", fail)
         monkeypatch.setattr(SqlStore, "claim", fail)
         codes = set[int]()
@@ -149,7 +149,7 @@ async def test_an_app_whose_store_takes_its_time_to_fail_is_alive(
 
 async def test_a_running_app_is_ready(clock: FakeClock, settings: Settings) -> None:
     """200: requests are welcome."""
-    async with serving(create_app(settings, clock=clock), clock) as client:
+    async with serving(create_app(settings, jobs=[], clock=clock), clock) as client:
         answer = await client.get("/health/ready")
     assert answer.status_code == 200
     assert answer.json() == {"status": "ok", "database": "ok"}
@@ -158,7 +158,7 @@ async def test_a_running_app_is_ready(clock: FakeClock, settings: Settings) -> N
 @on_sqlite
 async def test_an_app_whose_file_is_gone_is_not_ready(clock: FakeClock, settings: Settings) -> None:
     """503 with its path when the file is deleted, though its connections are still open."""
-    async with serving(create_app(settings, clock=clock), clock) as client:
+    async with serving(create_app(settings, jobs=[], clock=clock), clock) as client:
         path_of(settings).unlink()
         answer = await client.get("/health/ready")
     assert answer.status_code == 503
@@ -173,7 +173,7 @@ async def test_an_app_whose_server_refuses_it_is_not_ready(
     clock: FakeClock, settings: Settings
 ) -> None:
     """503 with the server's own words, on one line."""
-    async with serving(create_app(settings, clock=clock), clock) as client:
+    async with serving(create_app(settings, jobs=[], clock=clock), clock) as client:
         with shut(settings):
             answer = await client.get("/health/ready")
     assert answer.status_code == 503
@@ -212,7 +212,7 @@ async def test_an_app_whose_column_is_missing_is_not_ready(
 
 async def test_an_app_that_is_not_ready_is_alive(clock: FakeClock, settings: Settings) -> None:
     """200 from `live`: without its database, a restart of the process helps nobody."""
-    async with serving(create_app(settings, clock=clock), clock) as client:
+    async with serving(create_app(settings, jobs=[], clock=clock), clock) as client:
         query(settings, "DROP TABLE sessions")
         ready = await client.get("/health/ready")
         live = await client.get("/health/live")

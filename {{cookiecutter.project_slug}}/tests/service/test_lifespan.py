@@ -33,6 +33,7 @@ from app.db import (
 )
 from app.main import create_app
 from app.settings import Settings
+from overrides import OVERRIDES
 from support import (
     FakeClock,
     fixed,
@@ -44,7 +45,7 @@ from support import (
     running,
     serving,
 )
-from support.databases import locked, name_of, schema
+from support.databases import locked, name_of, newest_revision, schema
 from support.process import free_port, wait_until
 
 HIDDEN = "hidden"
@@ -180,7 +181,7 @@ async def test_no_connection_is_left_when_the_app_has_ended(
         SELECT count(*) FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid()
     """
-    async with running(create_app(settings, clock=clock), clock):
+    async with running(create_app(settings, jobs=[], clock=clock), clock):
         [(count,)] = query(settings, connections)
         assert 1 <= count <= 8
     wait_until(lambda: query(settings, connections) == [(0,)])
@@ -259,7 +260,7 @@ async def test_the_schema_is_there_before_the_first_run(
 
     async with running(create_app(settings, jobs=[count], clock=clock), clock):
         assert counts == [0]
-    assert query(settings, "SELECT version_num FROM alembic_version") == [("0001",)]
+    assert query(settings, "SELECT version_num FROM alembic_version") == [(newest_revision(),)]
 
 
 async def test_an_old_schema_is_upgraded(clock: FakeClock, settings: Settings) -> None:
@@ -296,9 +297,10 @@ async def test_an_upgrade_that_fails_changes_nothing(
     """The app does not start, and its database has no half of a migration."""
     shutil.copytree(MIGRATIONS, tmp_path / "migrations")
     monkeypatch.setattr("app.db.MIGRATIONS", tmp_path / "migrations")
-    (tmp_path / "migrations" / "versions" / "0002_devices.py").write_text(
+    (tmp_path / "migrations" / "versions" / "devices.py").write_text(
         "from alembic import op\n"
-        "revision, down_revision, branch_labels, depends_on = '0002', '0001', None, None\n"
+        f"revision, down_revision = 'f00d', '{newest_revision()}'\n"
+        "branch_labels = depends_on = None\n"
         "def upgrade() -> None:\n"
         "    op.execute('CREATE TABLE devices (name TEXT)')\n"
         "    op.execute('nonsense')\n"
@@ -548,11 +550,11 @@ async def test_a_platform_of_several_hosts_is_warned_of(
 ) -> None:
     """Once, right after the first line of the start."""
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
-    async with running(create_app(settings, clock=clock), clock):
+    async with running(create_app(settings, jobs=[], clock=clock), clock):
         await clock.advance(minutes=5)
     lines = [(line.levelname, line.getMessage()) for line in caplog.records]
     [at] = [at for at, line in enumerate(lines) if line == ("WARNING", REMARK)]
-    assert lines[at - 1][1].startswith("cron: 2 jobs, SQLite ")
+    assert lines[at - 1][1].startswith("cron: 0 jobs, SQLite ")
 
 
 @on_postgres
@@ -564,7 +566,7 @@ async def test_a_server_serves_a_platform_of_several_hosts(
 ) -> None:
     """On Postgres there is nothing to warn of."""
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
-    async with running(create_app(settings, clock=clock), clock):
+    async with running(create_app(settings, jobs=[], clock=clock), clock):
         await clock.advance(minutes=5)
     assert warnings(caplog) == []
 
@@ -648,7 +650,7 @@ def test_alembic_waits_for_who_changes_tables(
 def test_alembic_upgrades_a_new_database(settings: Settings, alembic: Config) -> None:
     """By its own command, where the app has never run, it makes the database and its schema."""
     command.upgrade(alembic, "head")
-    assert query(settings, "SELECT version_num FROM alembic_version") == [("0001",)]
+    assert query(settings, "SELECT version_num FROM alembic_version") == [(newest_revision(),)]
 
 
 async def test_overrides_reach_jobs(clock: FakeClock, settings: Settings) -> None:
@@ -774,12 +776,14 @@ def insert_session(connection: Connection) -> None:
     connection.execute(text("INSERT INTO sessions VALUES ('x', 'ana', 0)"))
 
 
-async def test_the_service_runs_both_jobs(
+async def test_the_service_runs_its_jobs(
     clock: FakeClock, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without a word about jobs, an app runs those of JOBS."""
     clock.step(hours=1, minutes=50)  # it is ten to three in Madrid
-    async with running(create_app(settings, clock=clock), clock):
+    app = create_app(settings, clock=clock)
+    app.dependency_overrides |= OVERRIDES
+    async with running(app, clock):
         await clock.advance(minutes=10)
     assert notes(caplog, "expire_sessions")
     assert notes(caplog, "nightly_report")

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, create_engine, inspect, make_url
 from sqlalchemy.pool import NullPool
 
 from app.cron.database import Database
 from app.cron.tables import lock_schema, upgrade_tables
-from app.db import database_at
+from app.db import MIGRATIONS, database_at
 
 TABLES = ("cron_schema", "cron_job", "cron_run", "cron_process")
 
@@ -165,6 +166,11 @@ def name_of(subject: Subject) -> str:
 def path_of(subject: Subject) -> Path:
     """The file of a SQLite database."""
     return Path(str(url_of(subject).database))
+
+
+def newest_revision() -> str:
+    """Of the app's migrations."""
+    return str(ScriptDirectory(str(MIGRATIONS)).get_current_head())
 
 
 def schema(subject: Subject) -> dict[str, list[str]]:
