@@ -15,16 +15,12 @@ from pathlib import Path
 import pytest
 
 from tests.engine import COMPOSE_OVERRIDE, compose_environment, image_of, unique
+from tests.readme import TABLE, blocks, blocks_of_files, first_job, write
 from tests.server import REAL_SECONDS_MAX, wait_until
 from tools.bake import TEMPLATE, bake, copy_template
 from tools.postgres import free_port
 
 VENV = Path(sys.prefix)
-
-
-def blocks(readme: Path, language: str) -> list[str]:
-    """Return the fenced blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", readme.read_text("utf-8"), re.M | re.S)
 
 
 @pytest.fixture(scope="module")
@@ -154,10 +150,10 @@ def test_a_commit_is_checked_as_the_readme_says(
 def test_a_job_is_added_as_the_readme_says(project: Path, tmp_path: Path) -> None:
     """Two files and a test, as they stand there, and `make check` is content."""
     copy = shutil.copytree(project, tmp_path / "copy", symlinks=True)
-    files = blocks_of_files(copy)[:3]
+    files = first_job(copy)
     write(files, copy)
     assert "make check\n" in blocks(copy / "README.md", "sh")
-    # The whole suite runs elsewhere; here it is about what was added.
+    # The whole suite with it runs in test_workflow.py; here it is about what was added.
     output = run("make lint types && .venv/bin/python -m pytest tests/jobs -v", copy)
     [test] = re.findall(r"def (test_\w+)", files[-1])
     for database in ("sqlite", "postgres"):
@@ -165,10 +161,22 @@ def test_a_job_is_added_as_the_readme_says(project: Path, tmp_path: Path) -> Non
     assert "test_a_job_keeps_the_contract[end_guest_sessions] PASSED" in output
 
 
+def test_a_migration_is_written_as_the_readme_says(project: Path, tmp_path: Path) -> None:
+    """It knows a table of a module that nobody imports, is clean, and brings all that is new."""
+    copy = shutil.copytree(project, tmp_path / "copy", symlinks=True)
+    (copy / "app" / "rates.py").write_text(TABLE)
+    commands = re.findall(r"`(\.venv/bin/alembic [^`]+)`", (copy / "README.md").read_text("utf-8"))
+    assert len(commands) == 2
+    run(" && ".join(commands), copy)
+    run("make lint && .venv/bin/alembic upgrade head && .venv/bin/alembic check", copy)
+    [migration] = set((copy / "app" / "migrations" / "versions").glob("*what_changes*"))
+    assert '"rates"' in migration.read_text("utf-8")
+
+
 def test_the_contract_complains_as_the_readme_says(project: Path, tmp_path: Path) -> None:
     """Of the README's job, with the mistake in it that the README tells of."""
     copy = shutil.copytree(project, tmp_path / "copy", symlinks=True)
-    write(blocks_of_files(copy)[:3], copy)
+    write(first_job(copy), copy)
     file = copy / "app" / "jobs" / "end_guest_sessions.py"
     signature = "async def end_guest_sessions(ctx: JobContext) -> str:\n"
     body = f"{signature}    __import__('time').sleep(1)\n"
@@ -176,18 +184,6 @@ def test_the_contract_complains_as_the_readme_says(project: Path, tmp_path: Path
     [message] = [block for block in blocks(copy / "README.md", "text") if block.startswith("job ")]
     output = run("! .venv/bin/python -m pytest tests/jobs/test_every_job.py", copy)
     assert message in output
-
-
-def blocks_of_files(service: Path) -> list[str]:
-    """Return the blocks of the service's README that are whole files, their path on top."""
-    return [block for block in blocks(service / "README.md", "python") if block.startswith("# ")]
-
-
-def write(files: list[str], service: Path) -> None:
-    """Write such blocks to where they belong."""
-    for file in files:
-        path, _, text = file.removeprefix("# ").partition("\n")
-        (service / path).write_text(text, "utf-8")
 
 
 # What the README leaves to its reader: a test, as that of the README's first job.
