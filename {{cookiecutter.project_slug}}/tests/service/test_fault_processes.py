@@ -13,13 +13,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 from sqlalchemy import URL
 
 from support import on_postgres, on_sqlite, path_of, query
 from support.databases import locked, name_of, newest_revision
-from support.process import REAL_SECONDS_MAX, Process, Server, wait_until
+from support.process import REAL_SECONDS_MAX, Process, Server, get, post, wait_until
 
 # Before the service's own part: what it notes, and a job that does so each second.
 HEAD = """
@@ -135,17 +134,19 @@ def end(*servers: Server) -> None:
         server.end_by(signal.SIGINT)
 
 
-def get(server: Server, path: str) -> httpx2.Response:
-    """Ask the server."""
-    return httpx2.get(f"{server.url()}{path}", trust_env=False)
+def status(server: Server, path: str) -> int:
+    """How it answers."""
+    return get(f"{server.url()}{path}").status_code
+
+
+def cron_of(server: Server) -> Any:
+    """What `/health/live` says of the jobs."""
+    return get(f"{server.url()}/health/live").json()["cron"]
 
 
 def post_session(server: Server) -> int:
     """Make a session, or try to."""
-    new = {"user": "ana", "ttl_seconds": 60}
-    return httpx2.post(
-        f"{server.url()}/sessions", json=new, trust_env=False, timeout=REAL_SECONDS_MAX
-    ).status_code
+    return post(f"{server.url()}/sessions", {"user": "ana", "ttl_seconds": 60}).status_code
 
 
 def process_of(server: Server) -> int:
@@ -169,7 +170,7 @@ def test_four_that_start_together_share_a_new_database(tmp_path: Path, url: URL)
         servers = [stack.enter_context(place.serve()) for _ in range(4)]
         assert [post_session(server) for server in servers] == [201] * 4
         place.wait_for(2)
-        assert [get(server, "/health/live").json()["cron"] for server in servers] == ["ok"] * 4
+        assert [cron_of(server) for server in servers] == ["ok"] * 4
         end(*servers)
     assert place.query("SELECT count(*) FROM sessions") == [(4,)]
     assert place.query("SELECT version_num FROM alembic_version") == [(newest_revision(),)]
@@ -252,8 +253,8 @@ def test_a_disk_that_fails_is_survived(tmp_path: Path, url: URL) -> None:
         with failing_disk(server, 60_000):
             server.wait_for("cron: the database is away")
             assert post_session(server) == 503
-            assert get(server, "/health/live").status_code == 200
-            assert "disk I/O error" in get(server, "/health/live").json()["cron"]
+            assert status(server, "/health/live") == 200
+            assert "disk I/O error" in cron_of(server)
         place.wait_for(2)
         assert post_session(server) == 201
         end(server)
@@ -297,10 +298,10 @@ JOBS = [tick, work]
         with place.serve(lease_seconds=3) as new:
             place.wait_for(3, "tick", process_of(new))
             wait_until(lambda: bool(place.notes("ends", process_of(old))))
-            assert get(old, "/health/ready").status_code == 503
-            assert get(old, "/health/live").status_code == 200
+            assert status(old, "/health/ready") == 503
+            assert status(old, "/health/live") == 200
             assert post_session(old) == 503
-            assert get(new, "/health/ready").status_code == 200
+            assert status(new, "/health/ready") == 200
             assert post_session(new) == 201
         assert len(place.notes("tick", process_of(old))) == before
     [end] = place.notes("ends", process_of(old))

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import httpx2
 import pytest
 
-from support.process import SERVICE, Command, Process, Server
+from support.process import SERVICE, Command, Process, Server, get, post
 
 # With it, the first run of expire_sessions comes 0.04 s after the start.
 SEED = "137"
@@ -67,12 +66,12 @@ def cron(folder: Path, *words: str) -> Any:
 def create_session(url: str) -> Any:
     """Make a session of a minute, and give the answer."""
     new = {"user": "ana", "ttl_seconds": 60}
-    return httpx2.post(f"{url}/sessions", json=new, trust_env=False).raise_for_status().json()
+    return post(f"{url}/sessions", new).raise_for_status().json()
 
 
 def read_session(url: str, id_: str) -> Any:
     """The session, as a client gets it."""
-    return httpx2.get(f"{url}/sessions/{id_}", trust_env=False).raise_for_status().json()
+    return get(f"{url}/sessions/{id_}").raise_for_status().json()
 
 
 def set_zone(monkeypatch: pytest.MonkeyPatch, zone: str | None) -> None:

@@ -7,13 +7,12 @@ import socket
 from datetime import datetime
 from pathlib import Path
 
-import httpx2
 import pytest
 from sqlalchemy import URL
 
 from support import on_postgres
 from support.databases import name_of
-from support.process import FreshServer, Server
+from support.process import FreshServer, Server, get, http_client, post
 
 HIDDEN = "hidden"
 
@@ -25,7 +24,7 @@ def test_it_serves_and_runs_its_jobs(tmp_path: Path) -> None:
     """In an empty folder: sessions are kept in data/app.db there, and a job has soon run."""
     seed = "137"  # with it, the first run comes after 0.04 s
     with FreshServer(tmp_path, CRON_SEED=seed) as server:
-        with httpx2.Client(base_url=server.url(), trust_env=False) as client:
+        with http_client(server.url()) as client:
             created = client.post("/sessions", json={"user": "ana", "ttl_seconds": 60})
             read = client.get(f"/sessions/{created.json()['id']}")
             live, ready = client.get("/health/live"), client.get("/health/ready")
@@ -41,7 +40,7 @@ def test_it_serves_from_a_server_of_postgres(tmp_path: Path, url: URL) -> None:
     url = url.set(password=url.password or HIDDEN)
     named = url.render_as_string(hide_password=False)
     with Server(tmp_path, DATABASE_URL=named, CRON_SEED="137") as server:
-        with httpx2.Client(base_url=server.url(), trust_env=False) as client:
+        with http_client(server.url()) as client:
             created = client.post("/sessions", json={"user": "ana", "ttl_seconds": 60})
             read = client.get(f"/sessions/{created.json()['id']}")
             live, ready = client.get("/health/live"), client.get("/health/ready")
@@ -78,7 +77,7 @@ def test_ctrl_c_ends_it_with_code_0(tmp_path: Path) -> None:
 def test_all_its_lines_are_json_where_that_is_wanted(tmp_path: Path) -> None:
     """With LOG_FORMAT=json the lines of uvicorn, those of requests too, are objects as well."""
     with Server(tmp_path, LOG_FORMAT="json", CRON_ENABLED="false") as server:
-        httpx2.get(f"{server.url()}/sessions/none?a=%22", trust_env=False)
+        get(f"{server.url()}/sessions/none?a=%22")
         server.end_by(signal.SIGINT)
     loggers = {json.loads(line)["logger"] for line in server.output.splitlines()}
     assert loggers == {"app.main", "uvicorn.error", "uvicorn.access"}
@@ -87,10 +86,8 @@ def test_all_its_lines_are_json_where_that_is_wanted(tmp_path: Path) -> None:
 def test_two_that_start_together_share_a_new_file(tmp_path: Path) -> None:
     """Both serve, and what one has written the other reads."""
     with Server(tmp_path) as one, Server(tmp_path) as two:
-        created = httpx2.post(
-            f"{one.url()}/sessions", json={"user": "ana", "ttl_seconds": 60}, trust_env=False
-        )
-        read = httpx2.get(f"{two.url()}/sessions/{created.json()['id']}", trust_env=False)
+        created = post(f"{one.url()}/sessions", {"user": "ana", "ttl_seconds": 60})
+        read = get(f"{two.url()}/sessions/{created.json()['id']}")
     assert read.json() == created.json()
 
 
@@ -251,7 +248,7 @@ def test_a_client_that_does_not_end_its_request_holds_it_for_two_seconds(tmp_pat
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as client:
             client.sendall(b"POST /sessions HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
-            httpx2.get(f"{url}/health/live", trust_env=False)  # by then it has read the other
+            get(f"{url}/health/live")  # by then it has read the other
             code, seconds = server.end_by(signal.SIGTERM)
     assert code == BY_SIGTERM
     assert 2 <= seconds < 4

@@ -12,8 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 from random import SystemRandom
 from socket import create_server
+from ssl import PROTOCOL_TLS_CLIENT, SSLContext
 from types import TracebackType
 from typing import Self, TypedDict
+
+import httpx2
 
 from app.settings import Settings
 
@@ -47,6 +50,27 @@ def free_port() -> int:
         port = SystemRandom().choice(PORTS)
         with suppress(OSError), create_server(("127.0.0.1", port)):
             return port
+
+
+# That no certificates are read, which takes longer than all else about a request.
+PLAIN = SSLContext(PROTOCOL_TLS_CLIENT)
+
+
+def http_client(base_url: str = "") -> httpx2.Client:
+    """Asks servers on the loopback, past any proxy."""
+    return httpx2.Client(base_url=base_url, trust_env=False, verify=PLAIN, timeout=REAL_SECONDS_MAX)
+
+
+def get(url: str) -> httpx2.Response:
+    """Ask for it, on a connection of its own."""
+    with http_client() as client:
+        return client.get(url)
+
+
+def post(url: str, json: object) -> httpx2.Response:
+    """Send it, on a connection of its own."""
+    with http_client() as client:
+        return client.post(url, json=json)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
