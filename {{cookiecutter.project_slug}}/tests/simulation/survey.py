@@ -129,7 +129,7 @@ class _Reader:
                 self._body(record)
             case JobChanged():
                 self._changed(record)
-            case RunChanged(new=str()):  # another one's "abandoned" ends no body
+            case RunChanged(new=str(outcome)) if outcome != "abandoned":  # that ends no body
                 self._claimed.pop((record.by, record.name, record.run_no), None)
 
     def _some(self, what: str) -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from .history import Fault, Killed, Record, Stopped
+from .history import Fault, Killed, Record, RunChanged, Stopped
 from .survey import Survey
 from .test_oracle import BEGUN, CLAIM, ENDED, MADE, OVER, late
 
@@ -17,6 +17,11 @@ STRUCK: dict[str, list[Record]] = {
     "a body, as all others": [*BEGUN, ALL],
     "a claim whose body has not begun": [*MADE, *CLAIM, HERE],
     "an end that is not recorded": [*OVER, HERE],
+    "a body whose run is abandoned by its own process": [
+        *BEGUN,
+        RunChanged(late(3), "p1", "tick", 1, 0, None, "abandoned"),
+        HERE,
+    ],
 }
 
 MISSED: dict[str, list[Record]] = {
