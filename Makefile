@@ -16,7 +16,7 @@ override PYTHON = $(or $(firstword $(FOUND)),$(error No Python 3.11 to 3.14 with
 	install one, or name it: make PYTHON=path))
 INSTALLED = .venv/installed-with-python-$(lastword $(FOUND))
 
-.PHONY: demo test mutants hunt simulate chaos compare lock clean
+.PHONY: demo test mutants mutation hunt simulate chaos compare lock clean
 
 demo: $(INSTALLED)
 	@.venv/bin/python -m tools.demo $(PORT)
@@ -26,6 +26,14 @@ test: $(INSTALLED)
 
 mutants: $(INSTALLED)
 	@.venv/bin/python tools/mutants.py
+
+# Each statement deleted, each operator and value changed: hours for the whole engine, so FILES="app/db.py",
+# CHANGED=main (what differs from that commit), MINUTES=5, SEED=7 (of the order), SECONDS=60 (of
+# tests for a mutant) say what to try.
+mutation: $(INSTALLED)
+	@.venv/bin/python -m tools.mutation $(FILES) $(if $(CHANGED),--changed $(CHANGED)) \
+		$(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) \
+		$(if $(SECONDS),--seconds $(SECONDS))
 
 # Which mutants the simulation sees without any other test, and with how many seeds.
 hunt: $(INSTALLED)
@@ -40,7 +48,7 @@ simulate: $(INSTALLED)
 
 # Six processes on one database, SQLite and then Postgres: left alone, killed, frozen, cut off and
 # so on, for MINUTES in all.
-MINUTES = 10
+chaos: MINUTES = 10
 chaos: $(INSTALLED)
 	@.venv/bin/python -m tools.chaos $(MINUTES)
 

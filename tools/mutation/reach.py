@@ -1,0 +1,82 @@
+"""Which tests can notice a mutant, the most promising first."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from tools.mutation.mutant import Mutant
+
+# So many are tried before all others: most mutants are killed by them.
+FIRST = 8
+
+
+@dataclass
+class Reach:
+    """What each test takes and runs, and what it has killed so far."""
+
+    sources: Mapping[str, str]
+    seconds: dict[str, float] = field(default_factory=dict)
+    lines: dict[tuple[str, int], set[str]] = field(default_factory=lambda: defaultdict(set))
+    kills: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def learn(self, survey: Mapping[str, Any]) -> None:
+        """Take what a worker has measured."""
+        tests = list(survey["seconds"])
+        self.seconds |= survey["seconds"]
+        for file, lines in survey["lines"].items():
+            for line, numbers in lines.items():
+                self.lines[file, int(line)] |= {tests[number] for number in numbers}
+
+    def killed(self, mutant: Mutant, test: str) -> None:
+        """Remember it: others of the function may well be killed by the same."""
+        self.kills[f"{mutant.file} {mutant.function}", test] += 1
+        self.kills[mutant.file, test] += 1
+
+    def rounds(self, mutant: Mutant, seconds: float) -> Iterator[list[str]]:
+        """Yield the tests that reach it, as many as take so long, the first few by themselves."""
+        tests = sorted(self.tests(mutant), key=lambda test: self._rank(mutant, test))
+        yield tests[:FIRST]
+        spent = sum(self.seconds[test] for test in tests[:FIRST])
+
+        def affordable(test: str) -> bool:
+            nonlocal spent
+            spent += self.seconds[test]
+            return spent <= seconds
+
+        yield list(takewhile(affordable, tests[FIRST:]))
+
+    def tests(self, mutant: Mutant) -> set[str]:
+        """Return the tests that run its lines or, outside of functions, those of who uses it."""
+        found = self._running((mutant.file, line) for line in mutant.lines)
+        if not found and mutant.names:
+            found = self._running(self._uses(mutant.names))
+        if not found and mutant.names:
+            found = self._running(place for place in self.lines if place[0] == mutant.file)
+        if "postgres" in mutant.original.lower():
+            return found
+        return {test for test in found if "postgres" not in test}
+
+    def _running(self, places: Iterable[tuple[str, int]]) -> set[str]:
+        return set().union(*(self.lines[place] for place in places if place in self.lines))
+
+    def _uses(self, names: Iterable[str]) -> Iterator[tuple[str, int]]:
+        word = re.compile(rf"\b({'|'.join(names)})\b")
+        for file, source in self.sources.items():
+            for number, line in enumerate(source.splitlines(), start=1):
+                if word.search(line):
+                    yield file, number
+
+    def _rank(self, mutant: Mutant, test: str) -> tuple[object, ...]:
+        own = Path(test.split("::")[0]).stem == f"test_{Path(mutant.file).stem}"
+        return (
+            -self.kills[f"{mutant.file} {mutant.function}", test],
+            -self.kills[mutant.file, test],
+            "postgres" in test,
+            not own,
+            self.seconds[test],
+            test,
+        )

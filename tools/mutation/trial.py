@@ -1,0 +1,98 @@
+"""Trying mutants: workers with copies of the service, and what has become of each mutant."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tools.mutants import Refused, copy
+from tools.mutation.mutant import Mutant
+from tools.mutation.reach import Reach
+
+WORKER = Path(__file__).with_name("worker.py")
+
+KILLED, HUNG, SURVIVED, LEFT_OUT = "killed", "by hang", "survived", "left out"
+
+# A run of tests has hung when it takes so much longer than it took before. A busy machine does not.
+HANG_SECONDS = 10.0
+HANG_FACTOR = 5.0
+
+
+class Worker:
+    """A process in a copy of the service of its own, which runs tests."""
+
+    def __init__(self, service: Path, folder: Path, environment: Mapping[str, str]) -> None:
+        """Start it, in a new folder."""
+        copy(service, folder)
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("PYTEST_") and not name.startswith("PYTHON")
+        }
+        self._folder = folder
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", WORKER, folder],
+            env={**inherited, **environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """Return its answer. Raises Refused if there is none."""
+        assert self._process.stdin
+        assert self._process.stdout
+        print(json.dumps(request), file=self._process.stdin, flush=True)
+        line = self._process.stdout.readline()
+        if not line:
+            raise Refused(f"a worker has died\n{self.words()}")
+        answer: dict[str, Any] = json.loads(line)
+        if "refused" in answer:
+            raise Refused(answer["refused"])
+        return answer
+
+    def words(self) -> str:
+        """Return the end of what its tests have printed."""
+        log = self._folder.with_suffix(".log")
+        return "\n".join(log.read_text(errors="replace").splitlines()[-20:])
+
+    def close(self) -> None:
+        """End it, after what it is doing."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait()
+
+    def survey(self, tests: Sequence[str]) -> dict[str, Any]:
+        """Measure what tests take and run. Raises Refused unless all pass."""
+        answer = self.ask(do="survey", tests=tests)
+        if answer.get("code") not in (0, 5):
+            what = answer.get("failed", "")
+            raise Refused(f"{self.words()}\nthe tests do not pass without a mutant: {what}")
+        return answer
+
+    def attempt(self, mutant: Mutant, reach: Reach, budget: float, deadline: float) -> str:
+        """Try the mutant by tests that take so many seconds in all, and return its outcome."""
+        for tests in reach.rounds(mutant, budget):
+            if not tests:
+                continue
+            limit = HANG_SECONDS + HANG_FACTOR * sum(reach.seconds[test] for test in tests)
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                return LEFT_OUT
+            answer = self.ask(
+                do="try",
+                file=mutant.file,
+                source=mutant.source,
+                tests=tests,
+                seconds=min(limit, remaining),
+            )
+            if answer.get("hung"):
+                return HUNG if limit <= remaining else LEFT_OUT
+            if answer.get("died") or answer["killed"]:
+                reach.killed(mutant, answer.get("by", ""))
+                return KILLED
+        return SURVIVED
