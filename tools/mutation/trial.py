@@ -61,10 +61,9 @@ class Worker:
         return "\n".join(log.read_text(errors="replace").splitlines()[-20:])
 
     def close(self) -> None:
-        """End it, after what it is doing."""
-        assert self._process.stdin
-        self._process.stdin.close()
-        self._process.wait()
+        """End it, and what it is doing."""
+        self._process.terminate()
+        self._process.communicate()
 
     def survey(self, tests: Sequence[str]) -> dict[str, Any]:
         """Measure what tests take and run. Raises Refused unless all pass."""

@@ -40,6 +40,7 @@ Answer = dict[str, Any]
 def main(folder: Path) -> None:
     """Answer until there is no more request."""
     os.chdir(folder)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that what is under way ends, too
     os.environ["COVERAGE_CORE"] = "ctrace"  # the only one that tells tests apart
     tell = os.fdopen(os.dup(1), "w")
     silence = os.open(folder.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -79,6 +80,7 @@ def forked(work: Callable[[], Answer], seconds: float | None) -> Answer:
     pid = os.fork()
     if pid == 0:
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.close(reading)
         try:
             text = json.dumps(work())
@@ -89,14 +91,15 @@ def forked(work: Callable[[], Answer], seconds: float | None) -> Answer:
                 pipe.write(text)
             os._exit(0)
     os.close(writing)
-    with os.fdopen(reading) as pipe:
-        ready = select.select([pipe], [], [], seconds)[0]
-        text = pipe.read() if ready else ""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
-    with suppress(ProcessLookupError):  # it may not have had the time to lead a group
-        os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    try:
+        with os.fdopen(reading) as pipe:
+            ready = select.select([pipe], [], [], seconds)[0]
+            text = pipe.read() if ready else ""
+    finally:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)  # it may not have had the time to lead a group
+        os.waitpid(pid, 0)
     answer: Answer = json.loads(text) if text else {"hung" if not ready else "died": True}
     return answer | {"took": perf_counter() - began}
 

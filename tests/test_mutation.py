@@ -1,0 +1,197 @@
+"""The proof by mutation, on a service of a few functions."""
+
+import contextlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tools import mutants
+from tools.mutation.__main__ import Subject, main
+
+GREETING = """from functools import cache
+
+PUNCTUATION = "!"
+
+
+@cache
+def greeting(name: str) -> str:
+    words = ["hello"]
+    words.append(name)
+    return " ".join(words) + PUNCTUATION
+"""
+
+LIMIT = """def limited(count: int) -> int:
+    return min(count, 10)
+
+
+def lowered(count: int) -> int:
+    count = int(count)
+    while count > 10:
+        count -= 1
+    return count
+"""
+
+SERVICE = {
+    "app/__init__.py": "",
+    "app/greeting.py": GREETING,
+    "app/limit.py": LIMIT,
+    "app/answer.py": "def answer() -> int:\n    return 42\n",
+    "tests/test_answer.py": """from app.answer import answer
+
+
+def test_answer() -> None:
+    assert answer() == 42
+""",
+    "tests/test_greeting.py": """from app.greeting import greeting
+
+
+def test_greeting() -> None:
+    assert greeting("you") == "hello you!"
+""",
+    "tests/test_limit.py": """from app.limit import limited, lowered
+
+
+def test_limited() -> None:
+    assert limited(3) == 3
+
+
+def test_lowered() -> None:
+    assert [lowered(count) for count in (9, 10, 12)] == [9, 10, 10]
+""",
+    "pytest.ini": "[pytest]\npythonpath = .\naddopts = --import-mode=importlib\n",
+}
+
+# Nothing tests what is above the limit.
+SURVIVOR = """app/limit.py limited
+- return min(count, 10)
++ return min(count, 11)
+"""
+
+EXPLAINED = """app/limit.py lowered
+- count = int(count)
++ pass
+"""
+
+KILLED = """app/limit.py limited
+- return min(count, 10)
++ pass
+"""
+
+UNKNOWN = """app/limit.py limited
+- return max(count, 10)
++ return max(count, 11)
+"""
+
+
+class Proof:
+    """A service in a repository, and the command for it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Write the service."""
+        self.folder = folder / "service"
+        self._explained = folder / "explained.txt"
+        for name, text in SERVICE.items():
+            self.write(name, text)
+        author = ("-c", "user.name=nobody", "-c", "user.email=nobody@localhost")
+        commit = (*author, "commit", "--quiet", "--no-gpg-sign", "-m", "A service")
+        for command in [("init", "--quiet"), ("add", "."), commit]:
+            assert mutants.git(self.folder, *command).returncode == 0
+        self.output = self.errors = ""
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file."""
+        (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (self.folder / name).write_text(text)
+
+    def make(self, *arguments: str, explained: str = "") -> int:
+        """Return the exit code."""
+        self._explained.write_text(explained)
+        subject = Subject(self.folder, ("app/*.py",), ("tests",), self._explained)
+        output, errors = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+            exit_code = main(arguments, subject)
+        self.output, self.errors = output.getvalue(), errors.getvalue()
+        return exit_code
+
+    def row(self, name: str) -> list[str]:
+        """Return the line of the table, without the name."""
+        rows = [line.split() for line in self.output.splitlines() if line.startswith(f"{name}  ")]
+        return rows[0][1:]
+
+
+@pytest.fixture(scope="module")
+def proven(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proof]:
+    """Make a proof of the whole service, in which much is wrong."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tools.mutation.trial.HANG_SECONDS", 1.0)
+        proof = Proof(tmp_path_factory.mktemp("proven"))
+        explained = f"# It is one already.\n{EXPLAINED}\n# Not so.\n{KILLED}{UNKNOWN}"
+        assert proof.make(explained=explained) == 1
+        yield proof
+
+
+@pytest.fixture
+def proof(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Proof:
+    """Return a proof to be made, by one process."""
+    monkeypatch.setattr("tools.mutation.__main__.AT_ONCE", 1)
+    return Proof(tmp_path)
+
+
+def test_what_a_test_notices_is_killed(proven: Proof) -> None:
+    """A statement deleted in a decorated function, and a constant of the module, are among it."""
+    count, killed, *_, score = proven.row("app/greeting.py")[:-1]
+    assert count == killed
+    assert score == "100.0"
+
+
+def test_a_hang_is_a_kill_of_its_own(proven: Proof) -> None:
+    """A loop that never ends is ended, and counted apart."""
+    assert int(proven.row("app/limit.py")[2]) > 0
+
+
+def test_a_survivor_is_shown_with_its_diff(proven: Proof) -> None:
+    """It is shown as explained.txt would name it, and as people read a change."""
+    assert SURVIVOR in proven.output
+    assert "@@ -1,4 +1,4 @@\n def limited(count: int) -> int:\n" in proven.output
+
+
+def test_a_survivor_may_be_explained(proven: Proof) -> None:
+    """Then it is only counted."""
+    assert EXPLAINED not in proven.output
+    assert proven.row("app/limit.py")[4] == "1"
+
+
+@pytest.mark.parametrize("stale", [KILLED, UNKNOWN], ids=["killed", "unknown"])
+def test_an_explanation_of_no_survivor_is_stale(proven: Proof, stale: str) -> None:
+    """A test kills the mutant, or there is none such any more."""
+    assert f"nothing like it survives:\n{stale}" in proven.output
+
+
+def test_all_is_well_when_each_survivor_is_explained(proof: Proof) -> None:
+    """An explanation of another file is none of its business."""
+    assert proof.make("app/answer.py", explained=f"# It is one already.\n{EXPLAINED}") == 0
+
+
+def test_an_explanation_has_a_reason(proof: Proof) -> None:
+    """Without one nothing is tried."""
+    assert proof.make(explained=SURVIVOR) == 2
+    assert "no reason" in proof.errors
+
+
+def test_a_change_is_tried_alone_and_what_was_left_out_is_said(proof: Proof) -> None:
+    """In no time, that is all of it."""
+    proof.write("app/greeting.py", GREETING + "\n")
+    assert proof.make("--changed", "HEAD", "--minutes", "0", "--seed", "7") == 0
+    count = proof.row("app/greeting.py")[0]
+    assert f"LEFT OUT after 0 minutes: {count} mutants of app/greeting.py, and" in proof.output
+    assert "seed 7\n" in proof.output
+    assert "app/limit.py" not in proof.output
+
+
+def test_tests_that_fail_anyway_prove_nothing(proof: Proof) -> None:
+    """They are run without a mutant first."""
+    proof.write("tests/test_limit.py", "def test_limited() -> None:\n    assert False\n")
+    assert proof.make() == 2
+    assert "do not pass without a mutant: tests/test_limit.py::test_limited" in proof.errors
