@@ -19,12 +19,13 @@ Exit code 0: all are killed or explained. 1: one is not, or an explanation is no
 
 import argparse
 import random
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -74,6 +75,7 @@ def main(arguments: Sequence[str], subject: Subject | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of tests, for a mutant")
     parser.add_argument("--seed", type=int, default=random.randrange(SEED_MAX))
     given = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what it has started ends, too
     try:
         return Proof(subject or Subject(), given).run()
     except (Refused, ValueError) as refused:
@@ -103,8 +105,8 @@ class Proof:
         """Make the mutants, try them, and tell."""
         files = list(self._files())
         if not files:
-            print(f"no file of {', '.join(self._subject.files)} differs: nothing to try")
-            return 0
+            print(f"no file of {', '.join(self._subject.files)} differs")
+            return self._tell(files)
         mutants = [each for file in files for each in mutants_of(file, self._sources[file])]
         if self._given.minutes < inf:
             print(f"seed {self._given.seed}", flush=True)
@@ -141,12 +143,14 @@ class Proof:
             url = stack.enter_context(postgres_server())
             environment["TEST_POSTGRES_URL"] = url.render_as_string(hide_password=False)
         workers = [
-            stack.enter_context(
-                closing(Worker(self._subject.service, folder / f"copy-{number}", environment))
-            )
+            Worker(self._subject.service, folder / f"copy-{number}", environment)
             for number in range(AT_ONCE)
         ]
+        for worker in workers:
+            stack.callback(worker.close)
         pool = stack.enter_context(ThreadPoolExecutor(AT_ONCE))
+        for worker in workers:
+            stack.callback(worker.end)  # before the pool, whose threads may wait for it
         reach = self._survey(workers, pool, postgres)
         self._outcomes = dict.fromkeys(mutants, LEFT_OUT)
         waiting = iter(

@@ -9,14 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import libcst as cst
+import libcst.matchers as m
 from libcst.metadata import MetadataWrapper, PositionProvider
 from mutmut.mutation.file_mutation import Mutation, MutationVisitor, deep_replace
 from mutmut.mutation.mutators import mutation_operators
 from mutmut.mutation.pragma_handling import IgnoredCode
 
 NOT_MUTATED = (
-    "docstrings and other strings in triple quotes (SQL too), annotations, TypeVars, "
-    "decorators, calls of len and isinstance, defaults that are calculated"
+    "docstrings and other strings in triple quotes (SQL too), annotations, type "
+    "variables and aliases, decorators, calls of len and isinstance, defaults that are calculated"
 )
 
 Key = tuple[str, str, tuple[str, ...]]
@@ -116,12 +117,14 @@ class Finder(MutationVisitor):
             self._scopes.pop()
         super().on_leave(original_node)
 
+    @property
+    def _in_function(self) -> bool:
+        return any(isinstance(scope, cst.FunctionDef) for scope in self._scopes)
+
     def _skip_node_and_children(self, node: cst.CSTNode) -> bool:
         if isinstance(node, cst.FunctionDef) and node.decorators:
             return False
-        if isinstance(node, cst.Call) and cst.ensure_type(node, cst.Call).func.deep_equals(
-            TYPE_VAR
-        ):
+        if not self._in_function and isinstance(node, cst.Assign) and m.matches(node.value, TYPE):
             return True
         return super()._skip_node_and_children(node)
 
@@ -134,7 +137,7 @@ class Finder(MutationVisitor):
             self.mutations.clear()
 
     def _deletions(self, node: cst.CSTNode) -> Iterator[cst.CSTNode]:
-        if not any(isinstance(scope, cst.FunctionDef) for scope in self._scopes):
+        if not self._in_function:
             return
         if isinstance(node, cst.Expr) and isinstance(node.value, cst.BaseString | cst.Ellipsis):
             return  # a docstring, or a body that is none
@@ -151,14 +154,16 @@ class Finder(MutationVisitor):
         last = first if node is statement else self.get_metadata(PositionProvider, last_of).end.line
         function = ".".join(scope.name.value for scope in self._scopes)
         names = frozenset[str]()
-        if not any(isinstance(scope, cst.FunctionDef) for scope in self._scopes):
+        if not self._in_function:
             names = frozenset(
                 {scope.name.value for scope in self._scopes[:1]} or defined(statement)
             )
         return function, names, range(first, last + 1)
 
 
-TYPE_VAR = cst.Name("TypeVar")
+# What only type checkers read. Annotated and Literal are also asked when the service runs.
+USED = m.Name("Annotated") | m.Name("Literal")
+TYPE = m.Call(func=m.Name("TypeVar")) | m.Subscript(value=~USED)
 
 
 def defined(statement: cst.CSTNode) -> set[str]:

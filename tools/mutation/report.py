@@ -35,7 +35,7 @@ class Findings:
 
     def table(self, files: Sequence[str]) -> list[str]:
         """Make a line for each file, and the sum of all."""
-        width = max(map(len, files))
+        width = max(map(len, [*files, "all"]))
         lines = [" " * width + "".join(f"  {word:>9}" for word in HEAD)]
         for name, mine in [*((file, [file]) for file in files), ("all", files)]:
             numbers = self._numbers([mutant for mutant in self.outcomes if mutant.file in mine])

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ class Worker:
         """Return its answer. Raises Refused if there is none."""
         assert self._process.stdin
         assert self._process.stdout
-        print(json.dumps(request), file=self._process.stdin, flush=True)
+        with suppress(BrokenPipeError):
+            print(json.dumps(request), file=self._process.stdin, flush=True)
         line = self._process.stdout.readline()
         if not line:
             raise Refused(f"a worker has died\n{self.words()}")
@@ -60,9 +62,13 @@ class Worker:
         log = self._folder.with_suffix(".log")
         return "\n".join(log.read_text(errors="replace").splitlines()[-20:])
 
-    def close(self) -> None:
-        """End it, and what it is doing."""
+    def end(self) -> None:
+        """End it, and what it is doing: who waits for its answer gets none."""
         self._process.terminate()
+        self._process.wait()
+
+    def close(self) -> None:
+        """Forget it, when it has ended and nobody asks it any more."""
         self._process.communicate()
 
     def survey(self, tests: Sequence[str]) -> dict[str, Any]:

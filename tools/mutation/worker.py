@@ -36,11 +36,14 @@ MUTANT_MTIME = 2_000_000_000
 
 Answer = dict[str, Any]
 
+running = set[int]()
+"""The fork that is under way."""
+
 
 def main(folder: Path) -> None:
     """Answer until there is no more request."""
     os.chdir(folder)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that what is under way ends, too
+    signal.signal(signal.SIGTERM, end)
     os.environ["COVERAGE_CORE"] = "ctrace"  # the only one that tells tests apart
     tell = os.fdopen(os.dup(1), "w")
     silence = os.open(folder.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -91,17 +94,29 @@ def forked(work: Callable[[], Answer], seconds: float | None) -> Answer:
                 pipe.write(text)
             os._exit(0)
     os.close(writing)
-    try:
-        with os.fdopen(reading) as pipe:
-            ready = select.select([pipe], [], [], seconds)[0]
-            text = pipe.read() if ready else ""
-    finally:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
-        os.kill(pid, signal.SIGKILL)  # it may not have had the time to lead a group
-        os.waitpid(pid, 0)
+    running.add(pid)
+    with os.fdopen(reading) as pipe:
+        ready = select.select([pipe], [], [], seconds)[0]
+        text = pipe.read() if ready else ""
+    kill(pid)
+    os.waitpid(pid, 0)
+    running.remove(pid)
     answer: Answer = json.loads(text) if text else {"hung" if not ready else "died": True}
     return answer | {"took": perf_counter() - began}
+
+
+def kill(pid: int) -> None:
+    """Kill a fork and all that it has started."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)  # it may not have had the time to lead a group
+
+
+def end(*_: object) -> None:
+    """End at once, with what is under way. An exception might be lost where it is raised."""
+    for pid in running:
+        kill(pid)
+    os._exit(0)
 
 
 class Chosen:
