@@ -12,39 +12,58 @@ CHECKS_WELL = "printf 'NOT RUN: no database (2 tests)\\n12 passed, 0 failed\\n'"
 CHECKS_BAD = "printf '11 passed, 1 failed\\n'; echo 'make: Error 1' >&2; exit 2"
 MUTANTS_WELL = "echo '5 mutants: 5 killed, 0 survived'"
 MUTANTS_BAD = "echo '5 mutants: 3 killed, 2 survived'; exit 2"
+MUTATION_WELL = "echo '3 mutants tried, 0 survived without explanation, 0 explanations are stale'"
+MUTATION_BAD = (
+    "echo '3 mutants tried, 1 survived without explanation, 1 explanations are stale'; exit 1"
+)
 NOTHING = "exit 2"
 
 
 @pytest.mark.parametrize(
-    ("checks", "mutants", "last_line", "exit_code"),
+    ("checks", "mutants", "mutation", "last_line", "exit_code"),
     [
-        (CHECKS_WELL, MUTANTS_WELL, "17 passed, 0 failed", 0),
-        (CHECKS_BAD, MUTANTS_WELL, "16 passed, 1 failed", 1),
-        (CHECKS_WELL, MUTANTS_BAD, "15 passed, 2 failed", 1),
-        (NOTHING, MUTANTS_WELL, "5 passed, 1 failed", 1),
-        (CHECKS_WELL, NOTHING, "12 passed, 1 failed", 1),
+        (CHECKS_WELL, MUTANTS_WELL, MUTATION_WELL, "20 passed, 0 failed", 0),
+        (CHECKS_BAD, MUTANTS_WELL, MUTATION_WELL, "19 passed, 1 failed", 1),
+        (CHECKS_WELL, MUTANTS_BAD, MUTATION_WELL, "18 passed, 2 failed", 1),
+        (CHECKS_WELL, MUTANTS_WELL, MUTATION_BAD, "19 passed, 2 failed", 1),
+        (NOTHING, MUTANTS_WELL, MUTATION_WELL, "8 passed, 1 failed", 1),
+        (CHECKS_WELL, NOTHING, MUTATION_WELL, "15 passed, 1 failed", 1),
+        (CHECKS_WELL, MUTANTS_WELL, NOTHING, "17 passed, 1 failed", 1),
     ],
-    ids=["all well", "a test fails", "mutants survive", "no checks", "no mutants"],
+    ids=[
+        "all well",
+        "a test fails",
+        "mutants survive",
+        "others survive",
+        "no checks",
+        "no mutants",
+        "no mutation",
+    ],
 )
 def test_the_last_line_counts_checks_and_mutants(
-    tmp_path: Path, checks: str, mutants: str, last_line: str, exit_code: int
+    tmp_path: Path, checks: str, mutants: str, mutation: str, last_line: str, exit_code: int
 ) -> None:
     """A killed mutant is a pass; what does not get as far as its count is a failure."""
-    finished = run(tmp_path, checks, mutants)
+    finished = run(tmp_path, checks, mutants, mutation)
     assert finished.stdout.splitlines()[-1] == last_line
     assert finished.returncode == exit_code
 
 
 def test_what_was_not_run_is_said_again_at_the_end(tmp_path: Path) -> None:
     """The mutants' lines come after the checks' own."""
-    finished = run(tmp_path, CHECKS_WELL, MUTANTS_WELL)
+    finished = run(tmp_path, CHECKS_WELL, MUTANTS_WELL, MUTATION_WELL)
     assert finished.stdout.splitlines()[-2] == "NOT RUN: no database (2 tests)"
 
 
-def run(directory: Path, checks: str, mutants: str) -> subprocess.CompletedProcess[str]:
-    """Run it where `make test` and `make mutants` are these commands of the shell."""
+def run(
+    directory: Path, checks: str, mutants: str, mutation: str
+) -> subprocess.CompletedProcess[str]:
+    """Run it where `make test`, `mutants` and `mutation` are these commands of the shell."""
     make = directory / "make"
-    make.write_text(f'#!/bin/sh\ncase "$1" in\ntest) {checks} ;;\nmutants) {mutants} ;;\nesac\n')
+    make.write_text(
+        f'#!/bin/sh\ncase "$1" in\ntest) {checks} ;;\nmutants) {mutants} ;;\n'
+        f"mutation) {mutation} ;;\nesac\n"
+    )
     make.chmod(0o755)
     docker = directory / "docker"
     docker.write_text("#!/bin/sh\n")  # there is an engine, so none is started
