@@ -75,7 +75,6 @@ def main(arguments: Sequence[str], subject: Subject | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of tests, for a mutant")
     parser.add_argument("--seed", type=int, default=random.randrange(SEED_MAX))
     given = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what it has started ends, too
     try:
         return Proof(subject or Subject(), given).run()
     except (Refused, ValueError) as refused:
@@ -223,4 +222,5 @@ class Proof:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what it has started ends, too
     sys.exit(main(sys.argv[1:]))

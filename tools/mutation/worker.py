@@ -44,6 +44,7 @@ def main(folder: Path) -> None:
     """Answer until there is no more request."""
     os.chdir(folder)
     signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who has started us hears it too, and ends us
     os.environ["COVERAGE_CORE"] = "ctrace"  # the only one that tells tests apart
     tell = os.fdopen(os.dup(1), "w")
     silence = os.open(folder.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -84,6 +85,7 @@ def forked(work: Callable[[], Answer], seconds: float | None) -> Answer:
     if pid == 0:
         os.setsid()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         os.close(reading)
         try:
             text = json.dumps(work())
