@@ -1,6 +1,7 @@
 """The last line and the exit code of .ci/run, with a make that only pretends."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -55,8 +56,20 @@ def test_what_was_not_run_is_said_again_at_the_end(tmp_path: Path) -> None:
     assert finished.stdout.splitlines()[-2] == "NOT RUN: no database (2 tests)"
 
 
+def test_what_has_no_past_is_not_compared(tmp_path: Path) -> None:
+    """In a clone of one commit nothing tells what has changed: that is said, and no failure."""
+    clone = tmp_path / "clone"
+    source = RUN.parent.parent.as_uri()
+    subprocess.run(["git", "clone", "--quiet", "--depth", "1", source, clone], check=True)
+    shutil.copy(RUN, clone / ".ci" / "run")
+    finished = run(tmp_path, CHECKS_WELL, MUTANTS_WELL, NOTHING, clone / ".ci" / "run")
+    left_out, *_, last_line = finished.stdout.splitlines()[-3:]
+    assert left_out == "LEFT OUT all mutants by rule: no earlier commit is here"
+    assert (last_line, finished.returncode) == ("17 passed, 0 failed", 0)
+
+
 def run(
-    directory: Path, checks: str, mutants: str, mutation: str
+    directory: Path, checks: str, mutants: str, mutation: str, command: Path = RUN
 ) -> subprocess.CompletedProcess[str]:
     """Run it where `make test`, `mutants` and `mutation` are these commands of the shell."""
     make = directory / "make"
@@ -69,4 +82,4 @@ def run(
     docker.write_text("#!/bin/sh\n")  # there is an engine, so none is started
     docker.chmod(0o755)
     environment = {**os.environ, "PATH": f"{directory}{os.pathsep}{os.environ['PATH']}"}
-    return subprocess.run([RUN], env=environment, stdout=subprocess.PIPE, text=True)
+    return subprocess.run([command], env=environment, stdout=subprocess.PIPE, text=True)
