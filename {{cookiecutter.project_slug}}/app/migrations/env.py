@@ -15,8 +15,8 @@ from app.settings import read_settings
 
 # The metadata knows the tables of modules that have been imported: a new migration would not see
 # the others, and say nothing.
-for module in pkgutil.iter_modules(app.__path__, "app."):
-    if not module.name.endswith("__main__"):
+for module in pkgutil.walk_packages(app.__path__, "app."):
+    if not module.name.endswith("__main__") and not module.name.startswith("app.cron."):
         importlib.import_module(module.name)
 
 

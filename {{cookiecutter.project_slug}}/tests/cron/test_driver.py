@@ -52,7 +52,7 @@ async def test_a_crontab_waits_for_its_first_fire(clock: FakeClock) -> None:
 
 @pytest.mark.parametrize("hours", [1, -1])
 async def test_a_crontab_follows_a_stepped_wall_clock(clock: FakeClock, hours: int) -> None:
-    """It is about times of day: it starts when the wall says 02:00, at most a look of 15 s late."""
+    """It is about times of day: it starts when the wall says 01:15, at most a look of 15 s late."""
     starts = list[float]()
     async with running(cron_app(tick(starts, crontab("15 1 * * *")), clock=clock), clock):
         await clock.advance(seconds=1)

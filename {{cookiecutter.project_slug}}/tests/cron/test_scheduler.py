@@ -350,16 +350,18 @@ async def test_nobody_complains_of_an_end_that_nobody_waits_for(clock: FakeClock
     """It could not be recorded, and who asked for the run has gone."""
     complaints = list[object]()
     asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
-    gc.freeze()
-    async with replica(clock, url, tick([]), claims=False, seconds_after={"claim": 0.5}) as one:
-        one.store.fails = {"finish"}
-        asked = asyncio.create_task(one.scheduler.run("tick"))
-        await clock.advance(seconds=0.2)
-        asked.cancel()
-        await clock.advance(seconds=1)
-    del asked, one
-    gc.collect()  # without what was there before, which is much
-    gc.unfreeze()
+    gc.freeze()  # what is there already is much, and need not be looked through
+    try:
+        async with replica(clock, url, tick([]), claims=False, seconds_after={"claim": 0.5}) as one:
+            one.store.fails = {"finish"}
+            asked = asyncio.create_task(one.scheduler.run("tick"))
+            await clock.advance(seconds=0.2)
+            asked.cancel()
+            await clock.advance(seconds=1)
+        del asked, one
+        gc.collect()
+    finally:
+        gc.unfreeze()
     assert complaints == []
 
 

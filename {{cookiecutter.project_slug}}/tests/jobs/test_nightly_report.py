@@ -14,11 +14,12 @@ from sqlalchemy import Connection
 from starlette.datastructures import State
 
 from app.cron import JobContext
+from app.cron.moment import to_microseconds
 from app.db import database_at, get_database
 from app.jobs.nightly_report import nightly_report
 from app.main import create_app
 from app.settings import Settings
-from support import FakeClock, insert_sessions, notes, running
+from support import FakeClock, insert_sessions, notes, query, running
 
 T = TypeVar("T")
 
@@ -63,18 +64,22 @@ async def test_the_report_is_in_the_working_directory(
 
 
 @pytest.mark.parametrize(
-    "three", [datetime(2026, 3, 28, 2, tzinfo=UTC), datetime(2026, 3, 29, 1, tzinfo=UTC)]
+    ("three", "hours"),
+    [(datetime(2026, 3, 28, 2, tzinfo=UTC), 23), (datetime(2026, 3, 29, 1, tzinfo=UTC), 24)],
 )
 async def test_the_report_is_made_at_three_in_madrid(
-    clock: FakeClock, settings: Settings, three: datetime
+    clock: FakeClock, settings: Settings, three: datetime, hours: int
 ) -> None:
-    """03:00 there is 02:00 UTC in winter and 01:00 UTC in summer. The report has that day."""
+    """03:00 there is 02:00 UTC in winter and 01:00 UTC in summer. The report has that day, and the
+    next one comes a day later."""
     clock.step(three - timedelta(minutes=1) - clock.now())
     async with running(create_app(settings, jobs=[nightly_report], clock=clock), clock):
         await clock.advance(minutes=1, microseconds=-1)
         assert reports() == []
         await clock.advance(microseconds=1)
         assert reports() == [f"sessions-{three:%Y-%m-%d}.csv"]
+        next_run_at = query(settings, "SELECT next_run_at FROM cron_job")
+    assert next_run_at == [(to_microseconds(three + timedelta(hours=hours)),)]
 
 
 async def test_a_report_without_sessions_has_a_header(clock: FakeClock, settings: Settings) -> None:

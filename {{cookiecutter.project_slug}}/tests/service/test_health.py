@@ -14,9 +14,14 @@ from support import FakeClock, fixed, on_postgres, on_sqlite, path_of, query, se
 from support.databases import shut
 
 
+@job(every(seconds=5, jitter=0))
+async def well() -> None:
+    """Is due all the time."""
+
+
 async def test_a_running_app_is_alive(clock: FakeClock, settings: Settings) -> None:
-    """200, at once and after a while, with both jobs at work."""
-    async with serving(create_app(settings, jobs=[], clock=clock), clock) as client:
+    """200, at once and after a while, with jobs at work."""
+    async with serving(create_app(settings, jobs=[well], clock=clock), clock) as client:
         at_once = await client.get("/health/live")
         await clock.advance(minutes=10)
         later = await client.get("/health/live")
@@ -133,11 +138,14 @@ async def test_an_app_whose_store_takes_its_time_to_fail_is_alive(
 ) -> None:
     """200: a driver that is told "locked" after 15 s, and then rests for 30 s, is not late."""
 
-    async def fail(*_: object) -> list[Look]:
+    asked = list[float]()
+
+    async def fail(*_: object, **__: object) -> list[Look]:
+        asked.append(clock.monotonic())
         await clock.sleep(15)
         raise StoreUnavailable("database is locked")
 
-    async with serving(create_app(settings, jobs=[], clock=clock), clock) as client:
+    async with serving(create_app(settings, jobs=[well], clock=clock), clock) as client:
         monkeypatch.setattr(SqlStore, "register", fail)
         monkeypatch.setattr(SqlStore, "claim", fail)
         codes = set[int]()
@@ -145,6 +153,7 @@ async def test_an_app_whose_store_takes_its_time_to_fail_is_alive(
             await clock.advance(seconds=1)
             codes.add((await client.get("/health/live")).status_code)
     assert codes == {200}
+    assert len(asked) >= 5
 
 
 async def test_a_running_app_is_ready(clock: FakeClock, settings: Settings) -> None:

@@ -179,7 +179,7 @@ async def test_no_connection_is_left_when_the_app_has_ended(
     """A server has few to give. It takes a moment to see that one was closed."""
     connections = """
         SELECT count(*) FROM pg_stat_activity
-        WHERE datname = current_database() AND pid <> pg_backend_pid()
+        WHERE datname = current_database() AND application_name <> 'a test'
     """
     async with running(create_app(settings, jobs=[], clock=clock), clock):
         [(count,)] = query(settings, connections)
@@ -398,7 +398,7 @@ async def test_a_start_does_not_wait_for_ever(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """After two minutes it fails, in one line of its own before the server's traceback."""
-    monkeypatch.setattr("app.cron.sqlite.BUSY_SECONDS", 0.001)  # of 121 tries each
+    monkeypatch.setattr("app.cron.sqlite.BUSY_SECONDS", 0.001)  # each of 121 tries
     monkeypatch.setattr("app.cron.postgres.LOCK_SECONDS", 0.001)
     with locked(settings):
         start = asyncio.create_task(start_and_end(create_app(settings, jobs=[], clock=clock)))

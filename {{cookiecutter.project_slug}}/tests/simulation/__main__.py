@@ -9,7 +9,6 @@ import signal
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -58,9 +57,8 @@ def batch(first: int, seeds: int) -> int:
     shown = began
     # SIGTERM ends it as Ctrl-C does, or the pool's processes would work on.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with ExitStack() as stack:
-        pool = ProcessPoolExecutor(mp_context=get_context("spawn"))
-        stack.callback(pool.shutdown, cancel_futures=True)
+    pool = ProcessPoolExecutor(mp_context=get_context("spawn"))
+    try:
         for verdict, survey in pool.map(counted, range(first, first + seeds)):
             total.add(survey)
             if verdict is not None:
@@ -71,6 +69,8 @@ def batch(first: int, seeds: int) -> int:
             if (now := time.monotonic()) - shown > PROGRESS_SECONDS:
                 shown, done = now, total.counts["seeds"]
                 print(f"\r{done} of {seeds} seeds, {failures} failed", end="", file=sys.stderr)
+    finally:
+        pool.shutdown(cancel_futures=True)
     print(f"\n{summary(total)}\n{time.monotonic() - began:.0f} s, {failures} seeds failed")
     missing = total.missing(FAULTS, KINDS)
     for what in missing:

@@ -70,7 +70,9 @@ def _engine_outside(url: URL) -> Engine:
         return create_engine(url, poolclass=NullPool, **options)
     if url not in _postgres_engines:
         options["connect_args"] = {"application_name": "a test"}
-        _postgres_engines[url] = create_engine(url, pool_pre_ping=True, **options)
+        _postgres_engines[url] = create_engine(
+            url, pool_pre_ping=True, pool_size=1, max_overflow=-1, **options
+        )
     return _postgres_engines[url]
 
 

@@ -51,11 +51,15 @@ class Fork:
     ) -> None:
         self.returncode: int | None = None
         self._control, theirs = socket.socketpair()
-        with theirs:
-            socket.send_fds(_origin(), [b"fork"], [theirs.fileno(), stdout, stderr])
         request = json.dumps([list(arguments), str(folder), environment])
-        self._control.sendall(f"{request}\n".encode())
-        self.pid = self._receive()
+        try:
+            with theirs:
+                socket.send_fds(_origin(), [b"fork"], [theirs.fileno(), stdout, stderr])
+            self._control.sendall(f"{request}\n".encode())
+            self.pid = self._receive()
+        except ConnectionError:
+            self._control.close()
+            raise RuntimeError("there is nothing to fork: see its own error") from None
 
     def poll(self) -> int | None:
         """How it has ended, or None if it has not."""
@@ -86,7 +90,7 @@ class Fork:
     def _receive(self) -> int:
         number = self._control.recv(NUMBER_BYTES)
         if not number:
-            raise RuntimeError("there is nothing to fork: see its own error")
+            raise ConnectionResetError("who waits for the fork has ended")
         return int.from_bytes(number, signed=True)
 
 
@@ -113,7 +117,7 @@ def _origin() -> socket.socket:
 
 
 def main(requests: socket.socket) -> None:
-    """Fork, until nobody asks any more. Returns in a fork, when that has ended too."""
+    """Fork, until nobody asks any more. In a fork it returns when that has nothing more to do."""
     for module in IMPORTED:
         import_module(module)
     gc.freeze()  # a fork need not look through, and so copy, what is not its own
@@ -148,14 +152,15 @@ def wait_for_fork(control: socket.socket, outputs: Sequence[int]) -> None:
     end = os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
     assert end is not None
     tell(control, end.si_status if end.si_code == os.CLD_EXITED else -end.si_status)
-    control.recv(1)  # it is nothing: nobody asks for the process any more
+    with suppress(ConnectionError):
+        control.recv(1)  # it is nothing: nobody asks for the process any more
     os.waitpid(process, 0)
     os._exit(0)
 
 
 def tell(control: socket.socket, number: int) -> None:
     """Answer, if somebody still listens."""
-    with suppress(BrokenPipeError):
+    with suppress(ConnectionError):
         control.sendall(number.to_bytes(NUMBER_BYTES, signed=True))
 
 
@@ -184,7 +189,7 @@ def become(
 
 
 def redirect(name: str, output: int, *, unbuffered: bool) -> None:
-    """Let `sys.stdout` or `sys.stderr` be as at a start: the old one knows whether it can seek."""
+    """Let `sys.stdout` or `sys.stderr` be as at a start: the old one has asked if it can seek."""
     old = getattr(sys, name)
     os.dup2(output, old.fileno())
     os.close(output)

@@ -139,6 +139,28 @@ class Process:
         """All that it has written so far."""
         return self._output.read_text("utf-8")
 
+    def wait_for(self, pattern: str) -> str:
+        """Wait until the output has what the pattern describes, and give its first group."""
+        deadline = time.monotonic() + REAL_SECONDS_MAX
+        while not (found := re.search(pattern, self.output)):
+            assert self.popen.poll() is None, f"it has ended:\n{self.output}"
+            assert time.monotonic() < deadline, f"there is no {pattern!r}:\n{self.output}"
+            time.sleep(POLL_SECONDS)
+        return found[found.re.groups and 1]
+
+    def wait_for_end(self) -> int:
+        """Wait until it ends by itself: 0 or more is its exit code, -15 means: by SIGTERM."""
+        try:
+            return self.popen.wait(REAL_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it does not end:\n{self.output}") from None
+
+    def end_by(self, signal_: signal.Signals) -> tuple[int, float]:
+        """Send the signal; give how it ended, as `wait_for_end`, and after how many seconds."""
+        sent = time.monotonic()
+        self.popen.send_signal(signal_)
+        return self.wait_for_end(), time.monotonic() - sent
+
 
 class Server(Process):
     """`uvicorn APP --factory` on the loopback or, where no APP is given, `python -m app`.
@@ -165,28 +187,6 @@ class Server(Process):
     def url(self) -> str:
         """Where it answers, once it does."""
         return self.wait_for(r"running on (http://[0-9.:]+)")
-
-    def wait_for(self, pattern: str) -> str:
-        """Wait until the output has what the pattern describes, and give its first group."""
-        deadline = time.monotonic() + REAL_SECONDS_MAX
-        while not (found := re.search(pattern, self.output)):
-            assert self.popen.poll() is None, f"it has ended:\n{self.output}"
-            assert time.monotonic() < deadline, f"there is no {pattern!r}:\n{self.output}"
-            time.sleep(POLL_SECONDS)
-        return found[found.re.groups and 1]
-
-    def wait_for_end(self) -> int:
-        """Wait until it ends by itself: 0 or more is its exit code, -15 means: by SIGTERM."""
-        try:
-            return self.popen.wait(REAL_SECONDS_MAX)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"it does not end:\n{self.output}") from None
-
-    def end_by(self, signal_: signal.Signals) -> tuple[int, float]:
-        """Send the signal; give how it ended, as `wait_for_end`, and after how many seconds."""
-        sent = time.monotonic()
-        self.popen.send_signal(signal_)
-        return self.wait_for_end(), time.monotonic() - sent
 
 
 class FreshServer(Server):

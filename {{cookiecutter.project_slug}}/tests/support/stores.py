@@ -1,11 +1,7 @@
 """Stores in a test: jobs to put into them, what a process says to them, and what is in the file."""
 
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -20,13 +16,13 @@ from app.cron.store import Claim, Claimed, Finish, Look, Outcome, Registration, 
 
 from .clock import FakeClock
 from .databases import Subject, url_of
-from .process import REAL_SECONDS_MAX, SERVICE
+from .process import Process
 
 INTERVAL = timedelta(minutes=5)
 LEASE = timedelta(seconds=30)
 NOW = timedelta(0)
 
-RIVALS = Path(__file__).with_name("rivals.py")
+RIVAL = Path(__file__).with_name("rival.py")
 
 
 # What a process says to a store
@@ -154,20 +150,17 @@ def on_each_statement(database: Database, call: Callable[[str], object]) -> Iter
 def compete(subject: Subject, counter: Path, *, processes: int, runs: int) -> None:
     """Let so many processes, which begin at the same moment, compete for the runs of one job.
 
-    What each does, and what the counter counts, says `rivals.py`. It fails if one of them does.
+    What each does, and what the counter counts, says `rival.py`. It fails if one of them does.
     """
     url = url_of(subject).render_as_string(hide_password=False)
-    rivals = subprocess.Popen(  # noqa: S603 -- our own command
-        [sys.executable, "-P", RIVALS, url, counter, f"{runs}", f"{processes}"],
-        env={**os.environ, "PYTHONPATH": str(SERVICE)},
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        assert rivals.communicate(timeout=REAL_SECONDS_MAX)[1] == ""
-        assert rivals.returncode == 0
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(rivals.pid, signal.SIGKILL)
-        rivals.communicate()
+    arguments = (str(RIVAL), url, str(counter), f"{runs}")
+    with ExitStack() as stack:
+        rivals = [
+            stack.enter_context(Process(counter.parent, *arguments, environment={}))
+            for _ in range(processes)
+        ]
+        for rival in rivals:
+            rival.wait_for("ready")
+        (counter.parent / "go").touch()
+        assert [rival.wait_for_end() for rival in rivals] == [0] * processes
+        assert [rival.output for rival in rivals] == ["ready\n"] * processes

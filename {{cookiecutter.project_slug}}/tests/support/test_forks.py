@@ -89,7 +89,7 @@ def test_a_module_is_run_as_at_a_start(folder: Path, options: list[str]) -> None
     for forked in (True, False):
         kind: type[Process] = type("Kind", (Process,), {"forked": forked})
         with kind(folder, *options, "-m", "program", "word", environment={}) as process:
-            assert process.popen.wait() == 7
+            assert process.wait_for_end() == 7
             outputs.append(process.output)
     assert outputs[0] == outputs[1]
     assert str(folder / "program.py") in outputs[0]

@@ -1,14 +1,15 @@
-"""Processes that compete for the runs of one job: `rivals.py URL COUNTER RUNS PROCESSES`.
+"""A process that competes with others for the runs of one job: `rival.py URL COUNTER RUNS`.
 
-They begin at the same moment. In each, two stores, each as a process would have it, make the
-tables, and claim as fast as they can until the job has had so many runs. Each run reads the number
-in the file COUNTER, lets others do something, and writes one more: of two at once, one would be
-lost.
+It says that it is ready, and waits until the file `go` is in its folder. Then two stores, each as a
+process would have it, make the tables, and claim as fast as they can until the job has had so many
+runs. Each run reads the number in the file COUNTER, lets others do something, and writes one more:
+of two at once, one would be lost.
 """
 
 import asyncio
 import os
 import sys
+import time
 from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -56,26 +57,15 @@ async def compete(url: str, counter: Path, runs: int, owner: str) -> None:
             [look] = await store.look(["tick"])
 
 
-async def rival(url: str, counter: Path, runs: int) -> None:
-    """One of the processes: both stores, at the same time."""
+async def main() -> None:
+    """Both stores, at the same time."""
+    url, counter, runs = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     owners = (f"{os.getpid()}-{each}" for each in "ab")
     await asyncio.gather(*(compete(url, counter, runs, owner) for owner in owners))
 
 
-def main(url: str, counter: str, runs: str, processes: str) -> int:
-    """Fork them, once all is imported, and give the worst of their exit codes."""
-    wait, go = os.pipe()
-    rivals = []
-    for _ in range(int(processes)):
-        if not (pid := os.fork()):
-            os.close(go)
-            os.read(wait, 1)  # it ends when the parent closes `go`
-            asyncio.run(rival(url, Path(counter), int(runs)))
-            return 0
-        rivals.append(pid)
-    os.close(go)
-    return max(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in rivals)
-
-
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    print("ready", flush=True)
+    while not Path("go").exists():
+        time.sleep(0.001)
+    asyncio.run(main())
