@@ -295,6 +295,17 @@ async def test_a_mistake_anywhere_does_not_end_it(
         assert len([start for start in starts if start > mended]) >= 3
 
 
+async def test_after_a_mistake_all_is_planned_anew(clock: FakeClock, url: URL, caplog: Log) -> None:
+    """It is in the log with its traceback. A second later all jobs are registered, as at the start:
+    nobody knows what the mistake has left behind."""
+    async with replica(clock, url, tick([])) as one:
+        one.store.error, one.store.fails = ValueError("a mistake"), {"look"}
+        await clock.advance(seconds=17)
+        assert one.store.times("register") == [0, 16]
+    assert "cron: the driver has failed; it goes on in 1 s\nTraceback" in caplog.text
+    assert "ValueError: a mistake" in caplog.text
+
+
 @dataclass(frozen=True)
 class Broken:
     """A schedule that cannot say when the next run is due, from `since` on."""

@@ -346,6 +346,16 @@ async def test_who_gives_up_waiting_twice_leaves_no_claim_without_a_run(
         assert await outcomes(one) == ["ok"]
 
 
+async def test_runs_that_were_asked_for_are_not_kept(clock: FakeClock, url: URL) -> None:
+    """Or a process would have a task more for each, for as long as it lives."""
+    async with replica(clock, url, tick([]), claims=False) as one:
+        [driver] = one.scheduler._drivers
+        before = len(driver.tasks)
+        for _ in range(3):
+            assert await clock.run(one.scheduler.run("tick")) is not None
+        assert len(driver.tasks) == before
+
+
 async def test_nobody_complains_of_an_end_that_nobody_waits_for(clock: FakeClock, url: URL) -> None:
     """It could not be recorded, and who asked for the run has gone."""
     complaints = list[object]()

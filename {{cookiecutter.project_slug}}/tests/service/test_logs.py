@@ -1,13 +1,16 @@
 """The log: what the start says, and what each line of a run carries."""
 
+import importlib
 import json
 import logging
+import pkgutil
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import app
 from app.cron import JobContext, crontab, every, job
 from app.main import create_app
 from app.settings import Settings
@@ -266,6 +269,18 @@ async def test_a_second_app_does_not_repeat_lines(
     create_app(settings, jobs=[], clock=clock)
     async with running(create_app(settings, jobs=[], clock=clock), clock):
         assert len(text_lines(capsys)) == 1
+
+
+def test_a_line_tells_which_module_has_written_it() -> None:
+    """Its logger has the module's name: by that, levels and handlers are set."""
+    modules = [
+        importlib.import_module(module.name)
+        for module in pkgutil.walk_packages(app.__path__, "app.")
+        if not module.name.endswith("__main__")
+    ]
+    names = {module.__name__: module.log.name for module in modules if hasattr(module, "log")}
+    assert len(names) > 5
+    assert [*names] == [*names.values()]
 
 
 def test_other_loggers_are_left_alone(clock: FakeClock, settings: Settings) -> None:
