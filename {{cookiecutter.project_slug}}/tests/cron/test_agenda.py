@@ -146,6 +146,16 @@ async def test_what_was_taken_can_be_put_back(agenda: Agenda, clock: FakeClock) 
     assert due(agenda) == ["first", "second", "third"]
 
 
+async def test_what_is_left_keeps_its_order(agenda: Agenda, clock: FakeClock) -> None:
+    """The earliest is next, whichever are dropped before it."""
+    for seconds in (1, 5, 2, 6, 7, 3, 4):
+        agenda.add(f"{seconds}", timedelta(seconds=seconds))
+    agenda.drop({"1", "2"})
+    assert agenda.next() == ("3", timedelta(seconds=3))
+    await clock.advance(seconds=7)
+    assert due(agenda) == ["3", "4", "5", "6", "7"]
+
+
 async def test_what_is_dropped_is_not_due_any_more(agenda: Agenda) -> None:
     """Whether it was due or waited; the others stay as they are."""
     for name in ("waits", "waits too"):
