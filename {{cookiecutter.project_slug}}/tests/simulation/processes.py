@@ -116,7 +116,7 @@ class Process:
                 drift,
             )
         )
-        self._spawn(self._scheduler.__aenter__())
+        self._start = self._spawn(self._scheduler.__aenter__())
 
     @property
     def alive(self) -> bool:
@@ -150,6 +150,7 @@ class Process:
         def rest(_: object) -> None:
             self.loop.call_later(REST_SECONDS, stopped, None)
 
+        self._start.cancel()  # a server does so that is told to end while it starts
         self._spawn(self._scheduler.stop()).add_done_callback(rest)
 
     def run(self, name: str) -> None:
