@@ -46,7 +46,7 @@ TABLE_MIGRATION = '''"""The table of rates."""
 import sqlalchemy as sa
 from alembic import op
 
-revision = "f00d"
+revision = "a7ab1e"
 down_revision = "0001"
 branch_labels = None
 depends_on = None

@@ -164,7 +164,7 @@ def grown(service: Path, folder: Path) -> Path:
     shutil.copytree(service, folder)
     write(first_job(folder), folder)
     (folder / "app" / "rates.py").write_text(TABLE)
-    (folder / "app" / "migrations" / "versions" / "f00d.py").write_text(TABLE_MIGRATION)
+    (folder / "app" / "migrations" / "versions" / "a7ab1e_rates.py").write_text(TABLE_MIGRATION)
     return folder
 
 
