@@ -9,6 +9,7 @@ import pytest
 
 from tools import mutants
 from tools.mutation.__main__ import Subject, main
+from tools.mutation.mutant import mutants_of
 
 GREETING = """from functools import cache
 
@@ -188,6 +189,13 @@ def test_a_change_is_tried_alone_and_what_was_left_out_is_said(proof: Proof) -> 
     assert f"LEFT OUT after 0 minutes: {count} mutants of app/greeting.py, and" in proof.output
     assert "seed 7\n" in proof.output
     assert "app/limit.py" not in proof.output
+
+
+def test_a_condition_outside_of_functions_is_mutated_too() -> None:
+    """It stands in no function, and defines nothing."""
+    program = "import sys\n\nif sys.argv == ['go']:\n    print('gone')\n"
+    sources = [mutant.source for mutant in mutants_of("app/program.py", program)]
+    assert program.replace("==", "!=") in sources
 
 
 def test_tests_that_fail_anyway_prove_nothing(proof: Proof) -> None:

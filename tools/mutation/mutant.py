@@ -169,7 +169,7 @@ TYPE = m.Call(func=m.Name("TypeVar")) | m.Subscript(value=~USED)
 def defined(statement: cst.CSTNode) -> set[str]:
     """Return the names that the statement assigns."""
     targets: list[cst.BaseExpression] = []
-    for small in getattr(statement, "body", ()):
+    for small in statement.body if isinstance(statement, cst.SimpleStatementLine) else ():
         if isinstance(small, cst.Assign):
             targets += [target.target for target in small.targets]
         elif isinstance(small, cst.AnnAssign):
