@@ -13,12 +13,6 @@ from app.cron.tables import PREFIX, lock_schema
 from app.db import Moment, metadata, open_database
 from app.settings import read_settings
 
-# The metadata knows the tables of modules that have been imported: a new migration would not see
-# the others, and say nothing.
-for module in pkgutil.walk_packages(app.__path__, "app."):
-    if not module.name.endswith("__main__") and not module.name.startswith("app.cron."):
-        importlib.import_module(module.name)
-
 
 def is_ours(name: str | None, kind: str, _: Any) -> bool:
     """Whether Alembic is to compare a table with the metadata: the engine sees to its own."""
@@ -46,5 +40,10 @@ def run(connection: Connection) -> None:
 if (given := context.config.attributes.get("connection")) is not None:
     run(given)
 else:
+    # The metadata knows the tables of modules that have been imported: a new migration would not
+    # see the others, and say nothing.
+    for module in pkgutil.walk_packages(app.__path__, "app."):
+        if not module.name.endswith("__main__") and not module.name.startswith("app.cron."):
+            importlib.import_module(module.name)
     with closing(open_database(read_settings())) as database:
         database.write_here(run)
