@@ -152,9 +152,7 @@ class Proof:
             stack.callback(worker.end)  # before the pool, whose threads may wait for it
         reach = self._survey(workers, pool, postgres)
         self._outcomes = dict.fromkeys(mutants, LEFT_OUT)
-        waiting = iter(
-            mutants
-        )  # whoever is free takes the next: one at a time, under Python's lock
+        waiting = iter(mutants)  # whoever is free takes the next: Python's lock lets one at a time
         for done in [pool.submit(self._work, worker, waiting, reach) for worker in workers]:
             done.result()
 

@@ -81,6 +81,8 @@ class Worker:
 
     def attempt(self, mutant: Mutant, reach: Reach, budget: float, deadline: float) -> str:
         """Try the mutant by tests that take so many seconds in all, and return its outcome."""
+        if time.monotonic() >= deadline:  # also of one that no test runs: it was not its turn
+            return LEFT_OUT
         for tests in reach.rounds(mutant, budget):
             if not tests:
                 continue
