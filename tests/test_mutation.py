@@ -191,6 +191,13 @@ def test_a_change_is_tried_alone_and_what_was_left_out_is_said(proof: Proof) -> 
     assert "app/limit.py" not in proof.output
 
 
+def test_what_no_test_runs_is_left_out_like_all_else(proof: Proof) -> None:
+    """When the time is over it was not its turn: it has not survived."""
+    proof.write("app/unused.py", "def unused() -> int:\n    return 42\n")
+    assert proof.make("app/unused.py", "--minutes", "0") == 0
+    assert "0 mutants tried, 0 survived" in proof.output
+
+
 def test_a_condition_outside_of_functions_is_mutated_too() -> None:
     """It stands in no function, and defines nothing."""
     program = "import sys\n\nif sys.argv == ['go']:\n    print('gone')\n"
