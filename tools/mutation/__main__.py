@@ -43,7 +43,9 @@ TESTS = (
     "tests/jobs",
     "tests/cron",
     "tests/service",
-    "--ignore-glob=*processes.py",  # they take seconds, and see little that others do not
+    # They take seconds, and see little that others do not.
+    "--ignore-glob=*test_processes.py",
+    "--ignore-glob=*test_fault_processes.py",
     "--ignore-glob=*test_platforms.py",
 )
 

@@ -16,8 +16,8 @@ from mutmut.mutation.mutators import mutation_operators
 from mutmut.mutation.pragma_handling import IgnoredCode
 
 NOT_MUTATED = (
-    "docstrings and other strings in triple quotes (SQL too), annotations, type "
-    "variables and aliases, decorators, calls of len and isinstance, defaults that are calculated"
+    "docstrings and other strings in triple quotes (SQL too), annotations, type variables and "
+    "aliases, __all__, decorators, calls of len and isinstance, defaults that are calculated"
 )
 
 Key = tuple[str, str, tuple[str, ...]]
@@ -49,6 +49,8 @@ class Mutant:
     """What a statement outside of functions defines: who uses it tells the mistake."""
     lines: range
     """Of the statement that it is in, up to where it is."""
+    whole: range
+    """Of the statement that it is in, to its end."""
     original: str
     source: str
 
@@ -85,7 +87,7 @@ def mutants_of(file: str, original: str) -> list[Mutant]:
     return list(mutants.values())
 
 
-Place = tuple[str, frozenset[str], range]
+Place = tuple[str, frozenset[str], range, range]
 
 
 class Finder(MutationVisitor):
@@ -124,7 +126,7 @@ class Finder(MutationVisitor):
     def _skip_node_and_children(self, node: cst.CSTNode) -> bool:
         if isinstance(node, cst.FunctionDef) and node.decorators:
             return False
-        if not self._in_function and isinstance(node, cst.Assign) and m.matches(node.value, TYPE):
+        if not self._in_function and isinstance(node, cst.Assign) and m.matches(node, FOR_TOOLS):
             return True
         return super()._skip_node_and_children(node)
 
@@ -148,7 +150,8 @@ class Finder(MutationVisitor):
 
     def _place(self, node: cst.CSTNode) -> Place:
         statement = self._statements[-1] if self._statements else node
-        first = self.get_metadata(PositionProvider, statement).start.line
+        position = self.get_metadata(PositionProvider, statement)
+        first, end = position.start.line, position.end.line
         # Of a compound statement only what leads to the node: its body runs in other tests, or not.
         last_of = statement if isinstance(statement, cst.SimpleStatementLine) else node
         last = first if node is statement else self.get_metadata(PositionProvider, last_of).end.line
@@ -158,12 +161,14 @@ class Finder(MutationVisitor):
             names = frozenset(
                 {scope.name.value for scope in self._scopes[:1]} or defined(statement)
             )
-        return function, names, range(first, last + 1)
+        return function, names, range(first, last + 1), range(first, end + 1)
 
 
 # What only type checkers read. Annotated and Literal are also asked when the service runs.
 USED = m.Name("Annotated") | m.Name("Literal")
-TYPE = m.Call(func=m.Name("TypeVar")) | m.Subscript(value=~USED)
+FOR_TOOLS = m.Assign(value=m.Call(func=m.Name("TypeVar")) | m.Subscript(value=~USED)) | m.Assign(
+    targets=[m.AssignTarget(m.Name("__all__"))]
+)
 
 
 def defined(statement: cst.CSTNode) -> set[str]:

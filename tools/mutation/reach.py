@@ -10,11 +10,14 @@ from typing import Any
 
 from tools.mutation.mutant import Mutant
 
-# So many are tried before all others: most mutants are killed by them.
+# So many are tried before all others, and as many of the near: most mutants are killed by them.
 FIRST = 8
 
 # A test in the file that is named after the mutant's comes before others that are so much shorter.
 OWN = 5
+
+# Tests of processes, whose lines nobody sees: for what no other test runs, and for `python -m`.
+PROCESSES = "_processes.py::"
 
 
 @dataclass
@@ -41,36 +44,56 @@ class Reach:
 
     def rounds(self, mutant: Mutant, seconds: float) -> Iterator[list[str]]:
         """Yield the tests that reach it, as many as take so long, the first few by themselves."""
+        near = self._near(mutant)
         tests = sorted(self.tests(mutant), key=lambda test: self._rank(mutant, test))
-        yield tests[:FIRST]
-        spent = sum(self.seconds[test] for test in tests[:FIRST])
+        close = [test for test in tests if test in near]
+        first = list(dict.fromkeys([*close[:FIRST], *tests[:FIRST]]))
+        yield first
+        spent = sum(self.seconds[test] for test in first)
 
         def affordable(test: str) -> bool:
             nonlocal spent
             spent += self.seconds[test]
             return spent <= seconds
 
-        yield list(takewhile(affordable, tests[FIRST:]))
+        rest = [test for test in dict.fromkeys([*close, *tests]) if test not in first]
+        yield list(takewhile(affordable, rest))
 
     def tests(self, mutant: Mutant) -> set[str]:
         """Return the tests that run its lines or, outside of functions, those of who uses it."""
-        found = self._running((mutant.file, line) for line in mutant.lines)
-        if not found and mutant.names:
-            found = self._running(self._uses(mutant.names))
-        if not found and mutant.names:
-            found = self._running(place for place in self.lines if place[0] == mutant.file)
+        if mutant.names:
+            places = self._uses(mutant, self.sources)
+            found = self._running(places) or self._running(
+                place for place in self.lines if place[0] == mutant.file
+            )
+        else:
+            found = self._running((mutant.file, line) for line in mutant.lines)
+        processes = {test for test in self.seconds if PROCESSES in test}
+        if not found or mutant.file.endswith("__main__.py"):
+            return found | processes
+        found -= processes
         if "postgres" in mutant.original.lower():
             return found
         return {test for test in found if "postgres" not in test} or found
 
+    def _near(self, mutant: Mutant) -> set[str]:
+        """Return the tests that do what few do of its statement, or use it in its own file."""
+        if mutant.names:
+            return self._running(self._uses(mutant, [mutant.file]))
+        places = [(mutant.file, line) for line in mutant.whole]
+        return min(
+            (self.lines[each] for each in places if each in self.lines), key=len, default=set()
+        )
+
     def _running(self, places: Iterable[tuple[str, int]]) -> set[str]:
         return set().union(*(self.lines[place] for place in places if place in self.lines))
 
-    def _uses(self, names: Iterable[str]) -> Iterator[tuple[str, int]]:
-        word = re.compile(rf"\b({'|'.join(names)})\b")
-        for file, source in self.sources.items():
-            for number, line in enumerate(source.splitlines(), start=1):
-                if word.search(line):
+    def _uses(self, mutant: Mutant, files: Iterable[str]) -> Iterator[tuple[str, int]]:
+        """Yield the lines that have its names, but for those that give them."""
+        word = re.compile(rf"\b({'|'.join(mutant.names)})\b")
+        for file in files:
+            for number, line in enumerate(self.sources[file].splitlines(), start=1):
+                if word.search(line) and (file != mutant.file or number not in mutant.whole):
                     yield file, number
 
     def _rank(self, mutant: Mutant, test: str) -> tuple[object, ...]:
