@@ -51,6 +51,8 @@ class Mutant:
     """Of the statement that it is in, up to where it is."""
     whole: range
     """Of the statement that it is in, to its end."""
+    head: int
+    """The line with the name of its function."""
     original: str
     source: str
 
@@ -87,7 +89,7 @@ def mutants_of(file: str, original: str) -> list[Mutant]:
     return list(mutants.values())
 
 
-Place = tuple[str, frozenset[str], range, range]
+Place = tuple[str, frozenset[str], range, range, int]
 
 
 class Finder(MutationVisitor):
@@ -161,7 +163,12 @@ class Finder(MutationVisitor):
             names = frozenset(
                 {scope.name.value for scope in self._scopes[:1]} or defined(statement)
             )
-        return function, names, range(first, last + 1), range(first, end + 1)
+        head = (
+            self.get_metadata(PositionProvider, self._scopes[-1].name).start.line
+            if self._scopes
+            else first
+        )
+        return function, names, range(first, last + 1), range(first, end + 1), head
 
 
 # What only type checkers read. Annotated and Literal are also asked when the service runs.

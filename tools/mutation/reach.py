@@ -13,11 +13,9 @@ from tools.mutation.mutant import Mutant
 # So many are tried before all others, and as many of the near: most mutants are killed by them.
 FIRST = 8
 
-# A test in the file that is named after the mutant's comes before others that are so much shorter.
-OWN = 5
-
 # Tests of processes, whose lines nobody sees: for what no other test runs, and for `python -m`.
 PROCESSES = "_processes.py::"
+DOOR = "__main__.py"
 
 
 @dataclass
@@ -68,22 +66,40 @@ class Reach:
             )
         else:
             found = self._running((mutant.file, line) for line in mutant.lines)
-        processes = {test for test in self.seconds if PROCESSES in test}
-        if not found or mutant.file.endswith("__main__.py"):
-            return found | processes
-        found -= processes
+            found = found or self._before(mutant)
+        if not found or mutant.file.endswith(DOOR):
+            return found | self._processes
+        found -= self._processes
         if "postgres" in mutant.original.lower():
             return found
-        return {test for test in found if "postgres" not in test} or found
+        others = {test for test in found if "postgres" not in test} or found
+        near = self._near(mutant)
+        return others if near & others else others | near
+
+    def _before(self, mutant: Mutant) -> set[str]:
+        """Return the tests that run what stands before it in its function.
+
+        Python 3.11 does not show what a coroutine does when what it has waited for has failed.
+        """
+        for line in reversed(range(mutant.head + 1, mutant.lines.start)):
+            if found := self.lines.get((mutant.file, line)):
+                return found
+        return set()
 
     def _near(self, mutant: Mutant) -> set[str]:
         """Return the tests that do what few do of its statement, or use it in its own file."""
+        if mutant.file.endswith(DOOR):
+            return self._processes
         if mutant.names:
             return self._running(self._uses(mutant, [mutant.file]))
         places = [(mutant.file, line) for line in mutant.whole]
         return min(
             (self.lines[each] for each in places if each in self.lines), key=len, default=set()
         )
+
+    @property
+    def _processes(self) -> set[str]:
+        return {test for test in self.seconds if PROCESSES in test}
 
     def _running(self, places: Iterable[tuple[str, int]]) -> set[str]:
         return set().union(*(self.lines[place] for place in places if place in self.lines))
@@ -102,6 +118,7 @@ class Reach:
             -self.kills[f"{mutant.file} {mutant.function}", test],
             -self.kills[mutant.file, test],
             "postgres" in test,
-            self.seconds[test] / (OWN if own else 1),
+            not own,
+            self.seconds[test],
             test,
         )

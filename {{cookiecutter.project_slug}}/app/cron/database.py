@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, wait
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ class DatabaseError(Exception):
     """The database cannot be used. The message is one line: which one, and why."""
 
 
-class Database:
+class Database(ABC):
     """A database, used from threads, never on the event loop.
 
     It is a `SqliteDatabase` or a `PostgresDatabase`: they say how it is opened and locked.
@@ -113,19 +114,19 @@ class Database:
         with self._begin(self._read_engine) as connection:
             return function(connection)
 
-    async def checkpoint(self) -> None:
+    async def checkpoint(self) -> None:  # noqa: B027 -- one that needs nothing does nothing
         """After many writes: let the database put its files in order, where it needs that."""
 
+    @abstractmethod
     def check(self, look: Callable[[Connection], object] = lambda _: None) -> None:
         """Look whether the database can be used. Raises DatabaseError if not, or if `look` does.
 
         One that is locked, or does not answer yet, passes: who uses it may wait for it.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def may_be_waited_for(self, error: OperationalError) -> bool:
         """True if what has failed may work soon: the database is locked, or it is starting."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Close all connections. What is read or written from now on raises RuntimeError."""

@@ -1,11 +1,15 @@
 """The real clock, and the wall clock moved by time-machine."""
 
+import sys
+import time
 from datetime import UTC, datetime, timedelta
+from runpy import run_path
 from zoneinfo import ZoneInfo
 
 import pytest
 import time_machine
 
+from app.cron import clock as clock_module
 from app.cron import crontab
 from app.cron.clock import SystemClock, seeded
 from app.cron.due import Fixed
@@ -41,6 +45,21 @@ def test_monotonic_does_not_follow_the_wall_clock() -> None:
     before = clock.monotonic()
     with time_machine.travel(clock.now() + timedelta(days=365), tick=False):
         assert 0 <= clock.monotonic() - before < 60
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others have no such clock")
+def test_monotonic_goes_on_while_the_machine_is_suspended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's own stands still then: a lease would hold for ever."""
+    monkeypatch.setattr("time.clock_gettime", {time.CLOCK_BOOTTIME: 3_600.0}.__getitem__)
+    assert SystemClock().monotonic() == 3_600
+
+
+def test_where_no_clock_goes_on_monotonic_is_pythons(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS and on Windows."""
+    monkeypatch.delattr("time.CLOCK_BOOTTIME", raising=False)
+    clock = run_path(clock_module.__file__)["SystemClock"]()
+    monkeypatch.setattr("time.monotonic", lambda: 3_600.0)
+    assert clock.monotonic() == 3_600
 
 
 async def test_a_sleep_ends_soon_after_the_machine_has_slept(
