@@ -213,7 +213,11 @@ def try_tests(tests: Sequence[str]) -> Answer:
     sys.dont_write_bytecode = True
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     plugin = Chosen(tests)
-    code = pytest.main([*FLAGS, *plugin.arguments()], plugins=[plugin])
+    try:
+        code = pytest.main([*FLAGS, *plugin.arguments()], plugins=[plugin])
+    except Exception:  # a warning at its very end, which is an error in a test
+        traceback.print_exc()
+        return {"killed": True, "by": plugin.failed}
     passed = code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
     return {"killed": not passed, "by": plugin.failed or "its import"}
 

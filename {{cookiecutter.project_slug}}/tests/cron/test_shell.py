@@ -1245,6 +1245,14 @@ def test_a_database_that_goes_away_is_told_in_a_line(
     assert error.endswith("the disk is full")
 
 
+def test_what_a_look_has_to_log_is_logged_as_by_the_service(shell: Shell) -> None:
+    """Also where it runs nothing, and so makes no app."""
+    shell.query("CREATE TABLE alembic_version (version_num VARCHAR(32))")
+    shell.query("INSERT INTO alembic_version VALUES ('f00d')")
+    [line] = shell("list", tick).log
+    assert json.loads(line)["level"] == "WARNING"
+
+
 HELP = """\
 usage: python -m app.cron [-h] COMMAND ...
 

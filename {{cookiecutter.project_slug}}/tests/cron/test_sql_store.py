@@ -94,6 +94,17 @@ async def test_no_request_breaks_a_lease(one: SqlStore, two: SqlStore, forced: b
         assert await store.claim([replace(after(1), forced=forced)]) == []
 
 
+async def test_a_claim_in_vain_writes_nothing(
+    database: Database, one: SqlStore, two: SqlStore
+) -> None:
+    """Of many processes only one gets the run, and the others keep the database no longer."""
+    await claim(one)
+    statements = list[str]()
+    with on_each_statement(database, statements.append):
+        assert await two.claim([after(1)]) == []
+    assert not any("INSERT INTO cron_run" in statement for statement in statements)
+
+
 def test_a_lease_is_whole_seconds(database: Database, clock: FakeClock) -> None:
     """The row could not hold the rest, for which the process would trust it."""
     with pytest.raises(ValueError, match=r"0:00:03.900000: it must be whole seconds"):
