@@ -186,4 +186,5 @@ def defined(statement: cst.CSTNode) -> set[str]:
             targets += [target.target for target in small.targets]
         elif isinstance(small, cst.AnnAssign):
             targets.append(small.target)
-    return {target.value for target in targets if isinstance(target, cst.Name)}
+    names = [name for target in targets for name in m.findall(target, m.Name())]
+    return {name.value for name in names if isinstance(name, cst.Name)}
