@@ -13,14 +13,14 @@ from tools.mutation.mutant import mutants_of
 
 GREETING = """from functools import cache
 
-PUNCTUATION = "!"
+SPACE, PUNCTUATION = " ", "!"
 
 
 @cache
 def greeting(name: str) -> str:
     words = ["hello"]
     words.append(name)
-    return " ".join(words) + PUNCTUATION
+    return SPACE.join(words) + PUNCTUATION
 """
 
 LIMIT = """def limited(count: int) -> int:
@@ -78,6 +78,46 @@ EXPLAINED = """app/limit.py lowered
 KILLED = """app/limit.py limited
 - return min(count, 10)
 + pass
+"""
+
+# Only a process of its own runs it, whose lines nobody sees.
+PROGRAM = """import sys
+
+if __name__ == "__main__":
+    sys.exit(42)
+"""
+
+TEST_OF_PROGRAM = """import subprocess
+import sys
+
+
+def test_program() -> None:
+    assert subprocess.run([sys.executable, "-m", "app.program"]).returncode == 42
+"""
+
+PATIENCE = """import asyncio
+
+
+async def wait() -> None:
+    try:
+        async with asyncio.timeout(0):
+            await asyncio.Event().wait()
+    except TimeoutError:
+        pass
+
+
+async def answer() -> int:
+    await wait()
+    return 42
+"""
+
+TEST_OF_PATIENCE = """import asyncio
+
+from app.patience import answer
+
+
+def test_answer() -> None:
+    assert asyncio.run(answer()) == 42
 """
 
 UNKNOWN = """app/limit.py limited
@@ -141,10 +181,29 @@ def proof(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Proof:
 
 
 def test_what_a_test_notices_is_killed(proven: Proof) -> None:
-    """A statement deleted in a decorated function, and a constant of the module, are among it."""
+    """A statement deleted in a decorated function, and constants of the module, are among it."""
     count, killed, *_, score = proven.row("app/greeting.py")[:-1]
     assert count == killed
     assert score == "100.0"
+
+
+def test_what_no_test_is_seen_to_run_is_for_tests_of_processes(proof: Proof) -> None:
+    """The lines of a process are not measured."""
+    proof.write("app/program.py", PROGRAM)
+    proof.write("tests/test_processes.py", TEST_OF_PROGRAM)
+    assert proof.make("app/program.py") == 0
+    assert int(proof.row("app/program.py")[1]) > 0
+
+
+def test_what_is_done_after_a_timeout_is_mutated_too(
+    proof: Proof, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python 3.11 does not show that a test runs it."""
+    monkeypatch.setattr("tools.mutation.trial.HANG_SECONDS", 1.0)
+    proof.write("app/patience.py", PATIENCE)
+    proof.write("tests/test_patience.py", TEST_OF_PATIENCE)
+    proof.make("app/patience.py")
+    assert "- return 42" not in proof.output
 
 
 def test_a_hang_is_a_kill_of_its_own(proven: Proof) -> None:
