@@ -62,9 +62,8 @@ class Leases:
 
     async def _keep(self) -> None:
         while True:
-            if not self._kept():
-                self._begun.clear()
-                await self._begun.wait()
+            await self._begun.wait()
+            self._begun.clear()
             renew_at = self._clock.monotonic() + self._seconds * RENEW_AFTER
             while runs := self._kept():
                 until = min(renew_at, *(run.trusted_until for run in runs))

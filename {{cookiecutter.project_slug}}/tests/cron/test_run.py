@@ -468,8 +468,14 @@ async def test_each_run_has_chance_of_its_own(clock: FakeClock) -> None:
 
 @pytest.mark.parametrize(
     ("given", "note"),
-    [(None, ""), ("two\nlines", "two lines"), (7, "7"), ("x" * 1_000, "x" * 500)],
-    ids=["nothing", "lines", "a number", "too long"],
+    [
+        (None, ""),
+        ("two\nlines", "two lines"),
+        (7, "7"),
+        ("x" * 1_000, "x" * 500),
+        ([*range(1_000)], "[0, 1, 2, 3, 4, 5, ...]"),
+    ],
+    ids=["nothing", "lines", "a number", "too long", "many"],
 )
 async def test_a_note_is_one_short_line(clock: FakeClock, given: object, note: str) -> None:
     """Whatever the body returns."""

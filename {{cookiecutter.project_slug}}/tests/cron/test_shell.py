@@ -7,8 +7,10 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,9 +21,11 @@ import time_machine
 from app.cron import JobContext, crontab, every, job
 from app.cron.__main__ import main
 from app.cron.clock import SystemClock
+from app.cron.command_line import read_arguments
 from app.cron.records import JobRecord, Records
 from app.cron.schedule import Every
 from app.cron.scheduler import Scheduler
+from app.cron.shell import Shell as Commands
 from app.cron.sql_store import SqlStore
 from app.cron.store import Claim, StoreUnavailable
 from app.db import database_at
@@ -751,6 +755,23 @@ def test_ctrl_c_before_it_has_begun_ends_it(shell: Shell, monkeypatch: pytest.Mo
     assert shell("list") == Answer(130, [], [])
 
 
+async def test_a_cancel_that_is_no_signal_is_passed_on(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has cancelled it waits for that."""
+
+    async def wait(commands: Commands, arguments: object) -> int:
+        return await asyncio.Future()
+
+    monkeypatch.setattr(Commands, "list", wait)
+    commands = Commands(settings, [tick], WallClock())
+    command = asyncio.create_task(commands.do(read_arguments(["list"])))
+    await asyncio.sleep(0)
+    command.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await command
+
+
 def test_a_signal_during_the_claim_leaves_no_claim_behind(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1243,6 +1264,14 @@ def test_a_database_that_goes_away_is_told_in_a_line(
     [error] = answer.errors
     assert error.startswith("the database cannot be used: the d")
     assert error.endswith("the disk is full")
+
+
+def test_the_output_need_not_be_a_file(shell: Shell) -> None:
+    """Another program may call it, and read what it prints."""
+    output = StringIO()
+    with redirect_stdout(output):
+        assert shell("list", tick).code == 0
+    assert "tick" in output.getvalue()
 
 
 def test_what_a_look_has_to_log_is_logged_as_by_the_service(shell: Shell) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, event, inspect
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from app.cron.database import Database, DatabaseError
-from app.cron.sqlite import SqliteDatabase
+from app.cron.sqlite import SqliteDatabase, _set_up_writer
 from support.counts import Over, create, increment, over_after, read_count, set_count
 from support.process import REAL_SECONDS_MAX
 
@@ -342,6 +342,22 @@ def test_a_first_write_tells_that_it_is_locked(impatient: None, path: Path, how:
             database.write_here(create)
         assert database.may_be_waited_for(error.value)
         database.write_here(create)
+
+
+def test_a_new_file_that_another_writes_is_waited_for(impatient: None, path: Path) -> None:
+    """SQLite itself would not: who starts beside others may find it locked for a moment."""
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+
+    class Connection(sqlite3.Connection):
+        def execute(self, statement: str, parameters: Any = ()) -> sqlite3.Cursor:
+            if statement == "BEGIN IMMEDIATE":
+                other.close()
+            return super().execute(statement, parameters)
+
+    with closing(sqlite3.connect(path, factory=Connection)) as connection:
+        _set_up_writer(connection, None)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 def test_a_write_tells_that_it_is_locked(impatient: None, path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from fastapi import FastAPI
-from sqlalchemy import URL, Connection, text
+from sqlalchemy import URL, Column, Connection, Table, text
 from sqlalchemy.exc import DBAPIError
 
 from app.cron import JobContext, every, job
@@ -26,8 +26,10 @@ from app.cron.database import Database, DatabaseError
 from app.db import (
     MIGRATIONS,
     DatabaseDep,
+    Moment,
     database_at,
     get_database,
+    metadata,
     remark_on_platform,
     upgrade_schema,
 )
@@ -621,6 +623,23 @@ async def test_the_migrations_make_what_the_tables_say(
     async with running(create_app(settings, jobs=[], clock=clock), clock):
         pass
     command.check(alembic)
+
+
+def test_a_new_migration_needs_nothing_of_the_app(
+    settings: Settings, alembic: Config, tmp_path: Path
+) -> None:
+    """It stays as it is when the app changes: a moment is the number that the database has."""
+    command.upgrade(alembic, "head")
+    alembic.set_main_option("path_separator", "newline")
+    alembic.set_main_option("version_locations", f"{MIGRATIONS / 'versions'}\n{tmp_path}")
+    readings = Table("readings", metadata, Column("read_at", Moment()))
+    try:
+        command.revision(alembic, autogenerate=True, version_path=str(tmp_path))
+    finally:
+        metadata.remove(readings)
+    [migration] = tmp_path.glob("*.py")
+    assert "sa.Column('read_at', sa.BigInteger(), nullable=True)" in migration.read_text()
+    assert "app" not in re.findall(r"^(?:from|import) (\w+)", migration.read_text(), re.M)
 
 
 async def test_the_migrations_can_be_undone(
