@@ -94,13 +94,17 @@ class Proof:
         self._subject = subject
         self._given = given
         self._explained = explained.read(subject.explained)
-        self._sources = {
-            path.relative_to(subject.service).as_posix(): path.read_text(encoding="utf-8")
-            for path in sorted(subject.service.glob("app/**/*.py"))
-        }
+        self._sources, self._texts = self._read("app/**/*.py"), self._read("tests/**/*.py")
         self._outcomes: dict[Mutant, str] = {}
         self._done = 0
         self._told = self._began
+
+    def _read(self, glob: str) -> dict[str, str]:
+        service = self._subject.service
+        return {
+            path.relative_to(service).as_posix(): path.read_text(encoding="utf-8")
+            for path in sorted(service.glob(glob))
+        }
 
     def run(self) -> int:
         """Make the mutants, try them, and tell."""
@@ -167,7 +171,7 @@ class Proof:
         # File by file in turns, so that each has much the same to do.
         files = sorted({test.split("::")[0] for test in first["tests"]})
         shares = [set(files[number :: len(workers)]) for number in range(len(workers))]
-        reach = Reach(self._sources)
+        reach = Reach(self._sources, self._texts)
         for survey in pool.map(
             lambda worker, share: worker.survey(
                 [test for test in first["tests"] if test.split("::")[0] in share]

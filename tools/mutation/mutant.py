@@ -157,6 +157,8 @@ class Finder(MutationVisitor):
         # Of a compound statement only what leads to the node: its body runs in other tests, or not.
         last_of = statement if isinstance(statement, cst.SimpleStatementLine) else node
         last = first if node is statement else self.get_metadata(PositionProvider, last_of).end.line
+        if isinstance(statement, cst.FunctionDef):  # a default: who calls it notices
+            last = end
         function = ".".join(scope.name.value for scope in self._scopes)
         names = frozenset[str]()
         if not self._in_function:

@@ -17,15 +17,20 @@ FIRST = 8
 PROCESSES = "_processes.py::"
 DOOR = "__main__.py"
 
+# What a test may want word by word.
+TEXT = re.compile(r'"([^"{}%]{4,})"')
+
 
 @dataclass
 class Reach:
     """What each test takes and runs, and what it has killed so far."""
 
     sources: Mapping[str, str]
+    texts: Mapping[str, str]
+    """The files with tests."""
     seconds: dict[str, float] = field(default_factory=dict)
     lines: dict[tuple[str, int], set[str]] = field(default_factory=lambda: defaultdict(set))
-    kills: Counter[tuple[str, str]] = field(default_factory=Counter)
+    kills: Counter[tuple[object, str]] = field(default_factory=Counter)
 
     def learn(self, survey: Mapping[str, Any]) -> None:
         """Take what a worker has measured."""
@@ -36,14 +41,15 @@ class Reach:
                 self.lines[file, int(line)] |= {tests[number] for number in numbers}
 
     def killed(self, mutant: Mutant, test: str) -> None:
-        """Remember it: others of the function may well be killed by the same."""
+        """Remember it: others of the function, or the same elsewhere, are killed by it, too."""
+        self.kills[mutant.key[2], test] += 1
         self.kills[f"{mutant.file} {mutant.function}", test] += 1
         self.kills[mutant.file, test] += 1
 
     def rounds(self, mutant: Mutant, seconds: float) -> Iterator[list[str]]:
         """Yield the tests that reach it, as many as take so long, the first few by themselves."""
-        near = self._near(mutant)
-        tests = sorted(self.tests(mutant), key=lambda test: self._rank(mutant, test))
+        near, speaking = self._near(mutant), self._speaking(mutant)
+        tests = sorted(self.tests(mutant), key=lambda test: self._rank(mutant, test, speaking))
         close = [test for test in tests if test in near]
         first = list(dict.fromkeys([*close[:FIRST], *tests[:FIRST]]))
         yield first
@@ -64,6 +70,7 @@ class Reach:
             found = self._running(places) or self._running(
                 place for place in self.lines if place[0] == mutant.file
             )
+            found |= self._reading(mutant)
         else:
             found = self._running((mutant.file, line) for line in mutant.lines)
             found = found or self._before(mutant)
@@ -112,9 +119,23 @@ class Reach:
                 if word.search(line) and (file != mutant.file or number not in mutant.whole):
                     yield file, number
 
-    def _rank(self, mutant: Mutant, test: str) -> tuple[object, ...]:
+    def _reading(self, mutant: Mutant) -> set[str]:
+        """Return the tests that may read its names in their module: that runs no line of it."""
+        name = re.compile(rf"\.({'|'.join(mutant.names)})\b")
+        files = {file for file, text in self.texts.items() if name.search(text)}
+        return {test for test in self.seconds if test.split("::")[0] in files}
+
+    def _speaking(self, mutant: Mutant) -> set[str]:
+        """Return the files with tests that have a text of its lines."""
+        lines = [line for line in mutant.key[2] if line.startswith("- ")]
+        texts = TEXT.findall(" ".join(lines))
+        return {file for file in self.texts if any(text in self.texts[file] for text in texts)}
+
+    def _rank(self, mutant: Mutant, test: str, speaking: set[str]) -> tuple[object, ...]:
         own = Path(test.split("::")[0]).stem == f"test_{Path(mutant.file).stem}"
         return (
+            -self.kills[mutant.key[2], test],
+            test.split("::")[0] not in speaking,
             -self.kills[f"{mutant.file} {mutant.function}", test],
             -self.kills[mutant.file, test],
             "postgres" in test,

@@ -256,7 +256,9 @@ async def test_a_table_without_a_key_is_refused(
     things = TABLES["no key"]
     fill(database, things, over=1)
     context = await begin_run(database, clock, watch)
-    with pytest.raises(ValueError, match="things has no primary key, by which to delete its rows"):
+    with pytest.raises(
+        ValueError, match=r"^things has no primary key, by which to delete its rows$"
+    ):
         await delete_in_chunks(context, database, things, things.c.over > 0)
 
 

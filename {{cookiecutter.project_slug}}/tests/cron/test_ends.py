@@ -20,7 +20,7 @@ async def test_who_waits_for_a_run_that_never_ends_is_told(clock: FakeClock) -> 
     ends = Ends(MemoryStore(clock), nobody)
     end = ends.of("tick")
     ends.give_up()
-    with pytest.raises(StoreUnavailable, match="how the run ended is not recorded"):
+    with pytest.raises(StoreUnavailable, match=r"^how the run ended is not recorded$"):
         await end
 
 

@@ -823,7 +823,7 @@ async def test_an_app_with_such_a_job_does_not_start(clock: FakeClock) -> None:
     async def fine() -> None:
         seen.append("ran")
 
-    with pytest.raises(JobError, match="a job has no request to read 'q' from"):
+    with pytest.raises(JobError, match=r"^job 'x': a job has no request to read 'q' from$"):
         await run_once(cron_app(fine, asking_for(int), clock=clock), clock)
     assert seen == []
 
@@ -835,5 +835,5 @@ def test_a_positional_only_parameter_is_refused() -> None:
     async def tick(ctx: JobContext, /) -> None:
         """Cannot be called by name."""
 
-    with pytest.raises(JobError, match="job 'tick': 'ctx' must not be positional-only"):
+    with pytest.raises(JobError, match=r"^job 'tick': 'ctx' must not be positional-only$"):
         prepare([tick], FastAPI())

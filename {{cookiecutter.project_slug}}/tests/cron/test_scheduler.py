@@ -385,7 +385,7 @@ async def test_who_waits_for_a_run_is_told_that_its_end_is_not_recorded(
         one.store.fails = OPERATIONS
         await one.stop()
         assert waits.done()
-        with pytest.raises(StoreUnavailable, match="not recorded"):
+        with pytest.raises(StoreUnavailable, match=r"^how the run ended is not recorded$"):
             waits.result()
 
 

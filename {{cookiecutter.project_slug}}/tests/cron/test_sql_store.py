@@ -107,7 +107,9 @@ async def test_a_claim_in_vain_writes_nothing(
 
 def test_a_lease_is_whole_seconds(database: Database, clock: FakeClock) -> None:
     """The row could not hold the rest, for which the process would trust it."""
-    with pytest.raises(ValueError, match=r"0:00:03.900000: it must be whole seconds"):
+    with pytest.raises(
+        ValueError, match=r"^the lease is 0:00:03.900000: it must be whole seconds$"
+    ):
         SqlStore(database, clock, owner="one", lease=timedelta(seconds=3.9))
 
 

@@ -188,7 +188,7 @@ def test_what_goes_ahead_does_not_outlive_the_shutdown(
     one.submit(gate.wait)
     ahead = one.ahead.submit(own_name)
     one.shutdown()
-    with pytest.raises(RuntimeError, match="one is closed"):
+    with pytest.raises(RuntimeError, match=r"^one is closed$"):
         one.ahead.submit(own_name)
     gate.set()
     assert ahead.result(REAL_SECONDS_MAX).startswith("one-")
@@ -253,7 +253,7 @@ def test_work_that_has_begun_cannot_be_cancelled(one: DaemonThreads, gate: threa
 def test_after_the_shutdown_no_work_is_taken(one: DaemonThreads) -> None:
     """The error says what is closed."""
     one.shutdown()
-    with pytest.raises(RuntimeError, match="one is closed"):
+    with pytest.raises(RuntimeError, match=r"^one is closed$"):
         one.submit(own_name)
 
 
