@@ -302,7 +302,9 @@ async def test_after_a_mistake_all_is_planned_anew(clock: FakeClock, url: URL, c
         one.store.error, one.store.fails = ValueError("a mistake"), {"look"}
         await clock.advance(seconds=17)
         assert one.store.times("register") == [0, 16]
-    assert "cron: the driver has failed; it goes on in 1 s\nTraceback" in caplog.text
+    failed = "cron: the driver has failed; it goes on in 1 s"
+    assert failed in caplog.messages
+    assert f"{failed}\nTraceback" in caplog.text
     assert "ValueError: a mistake" in caplog.text
 
 
@@ -353,7 +355,7 @@ async def test_a_schedule_that_fails_leaves_the_others_alone(
         assert starts == [0, 60, 120]
         assert {run.outcome for run in await one.store.history("tick")} == {"ok", None}
         assert len(broken) == (1 if since else 0)
-        told = caplog.text.count("broken cannot be claimed, or its end recorded")
+        told = caplog.messages.count("cron: broken cannot be claimed, or its end recorded")
         assert 1 <= told <= 120 / 15 + 1
         assert one.scheduler.problem() is None
 

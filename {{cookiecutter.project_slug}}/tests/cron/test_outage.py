@@ -72,7 +72,7 @@ async def test_a_database_that_is_away_at_the_start_is_waited_for(
         one.store.fails = ()
         await clock.advance(seconds=61)
     assert starts == [15, 75]
-    assert "the database is back after 15 s" in caplog.text
+    assert "cron: the database is back after 15 s" in caplog.messages
 
 
 async def test_each_change_is_a_line_of_log(clock: FakeClock, url: URL, caplog: Log) -> None:
@@ -246,7 +246,8 @@ async def test_an_end_that_comes_too_late_is_not_told_as_recorded(
             await clock.run(asked)
         *_, first, second = await one.store.history("tick")
         assert (first.outcome, second.outcome) == ("abandoned", "ok")
-    assert "ok, but it was not the last run any more: it counts as abandoned" in caplog.text
+    lost = "it was not the last run any more: it counts as abandoned"
+    assert f"tick run 1: ok, but {lost}" in caplog.messages
 
 
 async def test_a_claim_that_failed_is_forgotten_when_nothing_is_due_here(
@@ -312,8 +313,8 @@ async def test_an_outage_does_not_delay_the_end(clock: FakeClock, url: URL, capl
         began = clock.monotonic()
         await one.stop()
         assert clock.monotonic() == began
-    assert "tick run 1: ok, which is not recorded" in caplog.text
-    assert "the database is not told of the end: the disk is full" in caplog.text
+    assert "tick run 1: ok, which is not recorded" in caplog.messages
+    assert "cron: the database is not told of the end: the disk is full" in caplog.messages
 
 
 @pytest.mark.parametrize("operation", sorted(OPERATIONS))

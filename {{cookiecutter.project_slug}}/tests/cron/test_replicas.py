@@ -419,7 +419,8 @@ async def test_a_process_that_was_stopped_for_longer_than_its_lease_finds_it_los
         one.thaw()
         await clock.advance(seconds=1)
         assert written(url) == ["writes run 2"]
-        assert "writes run 1: its lease is lost, it is stopped" in caplog.text
+        reason = "it could not be renewed in time"
+        assert f"writes run 1: its lease is lost, it is stopped: {reason}" in caplog.messages
         runs = await two.store.history("writes")
         assert [(run.outcome, run.owner) for run in runs] == [
             ("abandoned", one.name),
@@ -570,8 +571,9 @@ async def test_a_claim_that_is_answered_after_the_end_begins_nothing(
         asked = asyncio.create_task(one.scheduler.run("tick"))
         await clock.settle()
         await one.stop()
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(StoreUnavailable) as error:
             await asked
+        assert str(error.value) == "the app has ended, and its claim was not answered"
         assert asyncio.all_tasks() == tasks
         await clock.advance(minutes=2)
     assert starts == []

@@ -104,7 +104,7 @@ async def test_a_failure_is_logged_with_its_traceback(clock: FakeClock, caplog: 
         raise ValueError("the reason")
 
     await runs_of(subject, clock, seconds=0)
-    assert "subject run 1: error: the reason" in caplog.text
+    assert "subject run 1: error: the reason" in caplog.messages
     assert "in subject\n" in caplog.text
 
 
@@ -278,7 +278,7 @@ async def test_what_a_late_body_raises_is_in_the_log(
         await clock.advance(TIMEOUT)
         gate.open()
         await clock.settle()
-        assert "subject run 1: timeout: longer than 0:01:00" in caplog.text
+        assert "subject run 1: timeout: longer than 0:01:00" in caplog.messages
         assert "ValueError: while it cleaned up" in caplog.text
 
 
@@ -582,4 +582,4 @@ async def test_a_run_that_is_not_the_last_any_more_writes_nothing(
     async with replica(clock, url, subject):
         assert "written" not in schema(url)
         error = "error: subject run 1 is not the last any more; nothing is written"
-        assert f"subject run 1: {error}" in caplog.text
+        assert f"subject run 1: {error}" in caplog.messages

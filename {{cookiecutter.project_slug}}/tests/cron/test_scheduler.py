@@ -63,7 +63,7 @@ async def test_no_more_threads_run_than_allowed(clock: FakeClock, caplog: Log) -
     async with running(cron_app(first, second, clock=clock, threads=1), clock):
         await clock.advance(seconds=10)
         assert starts == ["first"]
-        assert "second is due but all threads are busy" in caplog.text
+        assert "cron: second is due but all threads are busy (CRON_THREADS)" in caplog.messages
         gate.open()
         await clock.settle()
         assert starts == ["first", "second"]
@@ -109,7 +109,7 @@ async def test_the_threads_are_those_of_all_jobs(
         await clock.advance(seconds=80)
         [second] = {"shared", "own"} - {first}
         assert starts == [(first, 15)]
-        assert f"{second} is due but all threads are busy" in caplog.text
+        assert f"cron: {second} is due but all threads are busy (CRON_THREADS)" in caplog.messages
         gate.open()
         await clock.settle()
         assert starts == [(first, 15), (second, 80)]
@@ -124,7 +124,7 @@ async def test_a_claim_under_way_has_its_thread(clock: FakeClock, url: URL, capl
     async with replica(clock, url, shared, own, threads=1, seconds_after={"claim": 0.5}):
         assert not caplog.text
         await clock.advance(seconds=0.5)
-        assert "own is due but all threads are busy" in caplog.text
+        assert "cron: own is due but all threads are busy (CRON_THREADS)" in caplog.messages
         gate.open()
 
 
@@ -411,7 +411,8 @@ async def test_each_wait_for_a_thread_is_logged_once(clock: FakeClock, caplog: L
     async with running(cron_app(busy, often, waits, clock=clock, threads=1), clock):
         for count, gate in enumerate(gates, 1):
             await clock.advance(minutes=4)
-            assert caplog.text.count("waits is due but all threads are busy") == count
+            line = "cron: waits is due but all threads are busy (CRON_THREADS)"
+            assert caplog.messages.count(line) == count
             gate.open()
             await clock.advance(minutes=2)
 
@@ -430,14 +431,16 @@ async def test_a_run_that_outlives_its_timeout_is_logged_once(
         await clock.advance(seconds=59)
         assert "over its timeout" not in caplog.text
         await clock.advance(hours=1)
-        assert caplog.text.count("stuck run 1 is over its timeout and does not end") == 1
+        told = [line for line in caplog.messages if "over its timeout" in line]
+        late = "is over its timeout and does not end; the job is not run again until it does"
+        assert told == [f"cron: stuck run 1 {late}"]
         gate.open()
 
 
 async def test_the_end_of_a_run_is_logged_with_its_note(clock: FakeClock, caplog: Log) -> None:
     """And with when the next is due."""
     async with running(cron_app(tick([]), clock=clock), clock):
-        assert "tick run 1: ok, done; next in 5 min" in caplog.text
+        assert "tick run 1: ok, done; next in 5 min" in caplog.messages
 
 
 @pytest.mark.parametrize("ending", ["interrupted", "ok, done"])

@@ -59,7 +59,7 @@ async def test_a_job_that_swallows_its_cancel_is_left_behind(clock: FakeClock, c
                 await ctx.clock.sleep(20)
 
     assert await seconds_to_end(clock, deaf) == 6
-    assert "deaf run 1 does not end; it is left behind" in caplog.text
+    assert "cron: deaf run 1 does not end; it is left behind" in caplog.messages
     await clock.advance(seconds=20)  # it ends at last: the test leaves no task
 
 
@@ -72,7 +72,7 @@ async def test_a_thread_that_ignores_stop_is_left_behind(clock: FakeClock, caplo
         gate.wait()  # and never looks at `ctx.stopping`
 
     assert await seconds_to_end(clock, stubborn) == 6
-    assert "stubborn run 1 does not end; it is left behind" in caplog.text
+    assert "cron: stubborn run 1 does not end; it is left behind" in caplog.messages
     gate.open()
     await clock.settle()
 
