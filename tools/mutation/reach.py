@@ -1,6 +1,7 @@
 """Which tests can notice a mutant, the most promising first."""
 
 import re
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,9 @@ from tools.mutation.mutant import Mutant
 
 # So many are tried before all others, and as many of the near: most mutants are killed by them.
 FIRST = 8
+
+# Up to 3.11, Python does not show what a coroutine does when what it has waited for has failed.
+SEES_ALL = sys.version_info >= (3, 12)
 
 # Tests of processes, whose lines nobody sees: for what no other test runs, and for `python -m`.
 PROCESSES = "_processes.py::"
@@ -73,7 +77,8 @@ class Reach:
             found |= self._reading(mutant)
         else:
             found = self._running((mutant.file, line) for line in mutant.lines)
-            found = found or self._before(mutant)
+            if not found or not SEES_ALL:
+                found |= self._before(mutant)
         if not found or mutant.file.endswith(DOOR):
             return found | self._processes
         found -= self._processes
@@ -84,10 +89,7 @@ class Reach:
         return others if near & others else others | near
 
     def _before(self, mutant: Mutant) -> set[str]:
-        """Return the tests that run what stands before it in its function.
-
-        Python 3.11 does not show what a coroutine does when what it has waited for has failed.
-        """
+        """Return the tests that run what stands before it in its function."""
         for line in reversed(range(mutant.head + 1, mutant.lines.start)):
             if found := self.lines.get((mutant.file, line)):
                 return found

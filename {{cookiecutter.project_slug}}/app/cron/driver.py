@@ -254,7 +254,6 @@ class Driver:
             self._add(await self._store.look(sorted(lost)), soonest=TRY_AGAIN)
 
     def _begin(self, claimed: Claimed, asked: float) -> None:
-        self._plan.know(claimed.name, claimed.run_no)
         self._running.begin(claimed, self._store.fence(claimed), self._leases.trusted_until(asked))
         self._leases.wake()
 

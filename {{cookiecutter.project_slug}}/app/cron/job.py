@@ -36,9 +36,9 @@ class Job:
     function: Function
     schedule: Schedule
     name: str
-    timeout: timedelta | Literal["interval"] | None = "interval"
-    max_late: timedelta | None = None
-    each_process: bool = False
+    timeout: timedelta | Literal["interval"] | None
+    max_late: timedelta | None
+    each_process: bool
 
     @property
     def threaded(self) -> bool:

@@ -1,5 +1,6 @@
 """The file system: told by its type, from a list of mounts that the test has written."""
 
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -26,11 +27,19 @@ def mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mount:
     return mount
 
 
-@pytest.mark.parametrize("kind", ["nfs4", "nfs", "cifs", "fuse.sshfs", "ceph", "smb3"])
-def test_a_network_file_system_is_told_by_its_type(mounts: Mount, kind: str) -> None:
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        "acfs afs auristorfs beegfs ceph cifs coda fhgfs fuse.ceph-fuse fuse.gcsfuse",
+        "fuse.glusterfs fuse.juicefs fuse.rclone fuse.s3fs fuse.sshfs gfs2 glusterfs gpfs lustre",
+        "ncpfs nfs nfs4 ocfs2 orangefs pvfs2 smb3 smbfs",
+    ],
+)
+def test_a_network_file_system_is_told_by_its_type(mounts: Mount, kinds: str) -> None:
     """As the kernel calls it."""
-    mounts("/ ext4", f"/mnt/data {kind}")
-    assert network_file_system(Path("/mnt/data")) == kind
+    for kind in kinds.split():
+        mounts("/ ext4", f"/mnt/data {kind}")
+        assert network_file_system(Path("/mnt/data")) == kind
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "tmpfs", "overlay", "zfs", "fuseblk"])
@@ -38,6 +47,20 @@ def test_a_local_file_system_is_none(mounts: Mount, kind: str) -> None:
     """Nor is any that is not known."""
     mounts("/ ext4", f"/mnt/data {kind}")
     assert network_file_system(Path("/mnt/data")) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others have no such list")
+def test_the_list_is_the_one_of_this_process() -> None:
+    """A container has mounts of its own."""
+    assert " / " in filesystem.MOUNTS.read_text()
+
+
+def test_a_name_need_not_be_text(mounts: Mount, tmp_path: Path) -> None:
+    """One byte that is no UTF-8, anywhere in the list, says nothing of the others."""
+    mounts("/ ext4", "/mnt/data nfs4")
+    with (tmp_path / "mounts").open("ab") as file:
+        file.write(b"source /mnt/\xff ext4 rw 0 0\n")
+    assert network_file_system(Path("/mnt/data")) == "nfs4"
 
 
 def test_a_folder_lies_where_its_parents_lie(mounts: Mount) -> None:
@@ -101,6 +124,12 @@ def test_a_link_lies_where_it_leads_to(mounts: Mount, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "share")
     mounts("/ ext4", f"{tmp_path}/share nfs4")
     assert network_file_system(tmp_path / "link") == "nfs4"
+
+
+def test_nothing_is_known_of_what_no_list_has(mounts: Mount) -> None:
+    """As in a sandbox that shows no mounts."""
+    mounts()
+    assert network_file_system(Path("/mnt/data")) is None
 
 
 def test_nothing_is_known_where_no_list_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -341,6 +341,20 @@ async def test_a_provider_sees_the_app(clock: FakeClock) -> None:
     assert seen == [app]
 
 
+async def test_a_provider_sees_no_more_of_a_request(clock: FakeClock) -> None:
+    """One that looks, as those of endpoints may do, finds it empty."""
+
+    async def provider(connection: HTTPConnection) -> Any:
+        return connection.url.path, connection.path_params, connection.query_params.multi_items()
+
+    @job(FIVE_MINUTES)
+    async def tick(what: Annotated[Any, Depends(provider)]) -> None:
+        seen.append(what)
+
+    await run_once(cron_app(tick, clock=clock), clock)
+    assert seen == [("/", {}, [])]
+
+
 async def greeting(connection: HTTPConnection) -> str:
     """What the lifespan shares."""
     return str(connection.state.greeting)
@@ -814,6 +828,13 @@ def test_an_annotation_that_means_nothing_is_refused() -> None:
 def test_an_annotation_that_cannot_be_read_is_refused(annotation: str) -> None:
     """The message names the job."""
     assert refusal(asking_for(annotation)).startswith("job 'x': its parameters cannot be read: ")
+
+
+def test_of_what_is_wrong_with_an_annotation_one_line_is_told() -> None:
+    """As of all that is refused."""
+    annotation = r"(_ for _ in ()).throw(ValueError('the reason\nand more'))"
+    message = "job 'x': its parameters cannot be read: the reason"
+    assert refusal(asking_for(annotation)) == message
 
 
 async def test_an_app_with_such_a_job_does_not_start(clock: FakeClock) -> None:

@@ -29,7 +29,10 @@ def plan_of(
 ) -> Plan:
     """A plan of two jobs."""
     schedule = schedule or every(minutes=5)
-    jobs = {name: Job(lambda: None, schedule, name, max_late=max_late) for name in ("tick", "tock")}
+    jobs = {
+        name: Job(lambda: None, schedule, name, None, max_late, each_process=False)
+        for name in ("tick", "tock")
+    }
     return Plan(jobs, clock=clock, random=random or fixed(0.5), coalesce=NOW)
 
 
