@@ -198,8 +198,8 @@ class JobContext:
 
         A run that has seen this, however it then ends, counts as interrupted, not as done.
         """
-        self._stop_seen |= self._stop_requested
-        return self._stop_requested
+        self._stop_seen = self._stop_requested
+        return self._stop_seen
 
     @property
     def stop_seen(self) -> bool:

@@ -108,6 +108,12 @@ def test_a_partial_of_async_def_is_for_the_event_loop() -> None:
     assert declared(job(FIVE_MINUTES, name="tock")(partial(tock, 5))).threaded is False
 
 
+def test_what_has_no_name_is_named_as_it_is_written() -> None:
+    """That makes no name, and the message tells it."""
+    with pytest.raises(JobError, match=r"^job 'functools\.partial\(<function tick at \w+>\)': "):
+        collect([job(FIVE_MINUTES)(partial(tick))])
+
+
 @pytest.mark.parametrize("function", [tick, yields, yields_async])
 def test_declaring_never_fails(function: Callable[..., Any]) -> None:
     """Whatever is wrong, an import does not end in a traceback: it is told at start."""
