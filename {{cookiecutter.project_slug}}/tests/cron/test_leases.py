@@ -12,6 +12,8 @@ from sqlalchemy import URL, Connection, text
 
 from app.cron import JobContext, every, job
 from app.cron.fence import WriteTooLong
+from app.cron.leases import Leases
+from app.cron.memory_store import MemoryStore
 from app.cron.schedule import Schedule
 from support import FakeClock, replica
 from support.databases import query
@@ -34,6 +36,12 @@ def endless(ends: list[float], name: str = "endless", schedule: Schedule = HOURL
     return body
 
 
+class Leasing(MemoryStore):
+    """A store that gives leases."""
+
+    lease = timedelta(seconds=30)  # type: ignore[assignment]
+
+
 def change(url: URL, assignment: str) -> None:
     """Change the jobs' rows behind the back of all processes."""
     query(url, f"UPDATE cron_job SET {assignment}")  # noqa: S608 -- our own words
@@ -52,6 +60,23 @@ async def test_a_lease_is_renewed_every_third_of_it(
     async with replica(clock, url, endless([]), lease=timedelta(seconds=lease)) as one:
         await clock.advance(seconds=45)
         assert one.store.times("heartbeat") == pytest.approx(seconds)
+
+
+async def test_after_the_stop_nobody_looks_after_leases(clock: FakeClock) -> None:
+    """The task has ended, and is not only told to."""
+    leases = Leases(Leasing(clock), clock, list)
+    leases.start()
+    await clock.settle()
+    assert not leases.dead()
+    await leases.stop()
+    assert leases.dead()
+
+
+async def test_where_there_are_no_leases_nobody_looks_after_them(clock: FakeClock) -> None:
+    """Jobs that each process runs for itself have none."""
+    tasks = asyncio.all_tasks()
+    Leases(MemoryStore(clock), clock, list).start()
+    assert asyncio.all_tasks() == tasks
 
 
 async def test_what_has_ended_is_not_renewed(clock: FakeClock, url: URL) -> None:
