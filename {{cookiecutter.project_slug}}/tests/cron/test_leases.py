@@ -1,6 +1,7 @@
 """Leases: a run holds its job while it is renewed in time, and is stopped when it is not."""
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +16,7 @@ from app.cron.fence import WriteTooLong
 from app.cron.leases import Leases
 from app.cron.memory_store import MemoryStore
 from app.cron.schedule import Schedule
+from app.cron.store import StoreUnavailable
 from support import FakeClock, replica
 from support.databases import query
 
@@ -60,6 +62,26 @@ async def test_a_lease_is_renewed_every_third_of_it(
     async with replica(clock, url, endless([]), lease=timedelta(seconds=lease)) as one:
         await clock.advance(seconds=45)
         assert one.store.times("heartbeat") == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (StoreUnavailable("the disk is full"), "cron: no heartbeat: the disk is full"),
+        (ValueError("a mistake"), "cron: the leases cannot be renewed"),
+    ],
+    ids=["outage", "mistake"],
+)
+async def test_each_heartbeat_that_fails_is_told_and_no_more(
+    clock: FakeClock, url: URL, caplog: Log, error: Exception, line: str
+) -> None:
+    """Of an outage, which the driver tells, only who wants to know all hears."""
+    caplog.set_level(logging.DEBUG, "app.cron.leases")
+    async with replica(clock, url, endless([])) as one:
+        one.store.fails, one.store.error = {"heartbeat"}, error
+        await clock.advance(seconds=21)
+    assert caplog.messages.count(line) == 2
+    assert "never retrieved" not in caplog.text
 
 
 async def test_after_the_stop_nobody_looks_after_leases(clock: FakeClock) -> None:
