@@ -14,11 +14,13 @@ REST_SECONDS, REST_SECONDS_MAX = 1.0, 30.0
 class Outage:
     """Knows whether the store is away. One line of log for each change."""
 
+    # Of the outage under way, or of the last one.
+    _began: float
+    _tries: int
+
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._reason: StoreUnavailable | None = None
-        self._began = 0.0
-        self._tries = 0
 
     def failed(self, reason: StoreUnavailable) -> float:
         """The store could not be asked. How many seconds to rest before the next try."""

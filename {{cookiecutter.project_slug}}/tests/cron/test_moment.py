@@ -23,6 +23,12 @@ MOMENTS = [
 ]
 
 
+def test_a_statement_with_moments_is_compiled_once() -> None:
+    """SQLAlchemy keeps it: a column may have any type."""
+    table = Table("things", MetaData(), Column("at", Moment()))
+    assert select(table).where(table.c.at > EPOCH)._generate_cache_key() is not None
+
+
 @pytest.mark.parametrize(("moment", "microseconds"), MOMENTS)
 def test_a_moment_is_a_number_of_microseconds(moment: datetime, microseconds: int) -> None:
     """To the last one, in both directions, from the first year to the last."""

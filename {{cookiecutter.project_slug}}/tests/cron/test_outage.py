@@ -66,12 +66,13 @@ async def test_a_database_that_is_away_at_the_start_is_waited_for(
 ) -> None:
     """The app starts without it, and the jobs when it is there."""
     starts = list[float]()
+    await clock.advance(seconds=5)
     async with replica(clock, url, tick(starts), fails=OPERATIONS) as one:
         await clock.advance(seconds=14)
-        assert one.store.times("register") == [0, 1, 3, 7]
+        assert one.store.times("register") == [5, 6, 8, 12]
         one.store.fails = ()
         await clock.advance(seconds=61)
-    assert starts == [15, 75]
+    assert starts == [20, 80]
     assert "cron: the database is back after 15 s" in caplog.messages
 
 

@@ -305,6 +305,11 @@ async def test_a_job_that_never_ran_has_no_history(store: Store) -> None:
     assert await store.history("tick") == []
 
 
+async def test_a_job_that_nobody_knows_has_no_history(store: Store) -> None:
+    """It may have been forgotten."""
+    assert await store.history("nobody") == []
+
+
 async def test_the_history_begins_with_the_oldest_run(store: Store) -> None:
     """And has each of them."""
     await store.register([first_in(NOW)])
