@@ -5,6 +5,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import (
     AbstractContextManager,
     asynccontextmanager,
@@ -523,6 +524,27 @@ async def test_an_urgent_write_waits_for_no_other(database: Database) -> None:
     await asyncio.gather(*others)
 
 
+async def test_what_is_urgent_has_threads_of_its_own(database: Database) -> None:
+    """Their names tell in a stack what they are for."""
+
+    def name(_: Connection) -> str:
+        return threading.current_thread().name
+
+    assert await database.write(name, urgent=True) == "database-urgent-writer-1"
+    assert await database.read(name, urgent=True) == "database-urgent-reader-1"
+
+
+def test_each_def_job_that_reads_has_a_connection(database: Database) -> None:
+    """However many there are: none waits until another has read."""
+    together = threading.Barrier(20, timeout=REAL_SECONDS_MAX)
+    with ThreadPoolExecutor(together.parties) as jobs:
+        reads = [
+            jobs.submit(database.read_here, lambda _: together.wait())
+            for _ in range(together.parties)
+        ]
+    assert {read.result() for read in reads} == {*range(together.parties)}
+
+
 def test_all_statements_of_a_read_see_the_same_moment(database: Database) -> None:
     """What is committed between two of them is seen by the next read. (On SQLite each statement
     sees its own.)"""
@@ -629,6 +651,26 @@ def test_the_forms_of_a_url_mean_the_same(url: URL, given: str) -> None:
     )
     assert database.name == "Postgres host:5433/name"
     database.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("postgresql://host/name", "Postgres host/name"),
+        ("postgresql://someone:secret@/name", "Postgres local socket/name"),
+        ("postgresql://someone:secret@/name?host=/run/sockets", "Postgres /run/sockets/name"),
+    ],
+)
+def test_a_name_tells_which_server_it_is(url: URL, given: str, name: str) -> None:
+    """Also where it is on this machine."""
+    with closing(PostgresDatabase(make_url(given))) as database:
+        assert database.name == name
+
+
+def test_how_strict_ssl_is_is_kept(url: URL) -> None:
+    """Whichever driver the option was written for."""
+    given = make_url("postgresql+asyncpg://host/name?ssl=verify-full")
+    assert as_psycopg(given).query == {"sslmode": "verify-full"}
 
 
 @pytest.mark.parametrize(
@@ -780,6 +822,23 @@ def test_a_server_that_closes_the_connection_is_waited_for(url: URL) -> None:
         may, reason = attempt(f"postgresql://app@127.0.0.1:{port}/app")
     assert "closed the connection unexpectedly" in reason
     assert may
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        'could not translate host name "db" to address: Temporary failure in name resolution',
+        "could not receive data from server: Connection reset by peer",
+        "could not send SSL negotiation packet: Broken pipe",
+        "SSL SYSCALL error: EOF detected",
+        "SSL error: unexpected eof while reading",
+        "no more connections allowed (max_client_conn)",
+        "server login has been failing, try again later (server_login_retry)",
+    ],
+)
+def test_what_cannot_be_had_here_is_waited_for(database: Database, words: str) -> None:
+    """In the words of libpq and of poolers."""
+    assert database.may_be_waited_for(OperationalError(None, None, Exception(words)))
 
 
 def test_a_server_that_is_silent_is_waited_for(database: Database) -> None:

@@ -448,6 +448,17 @@ async def test_no_body_begins_on_a_lease_that_is_not_trusted(
     assert finish.error == "LeaseLost: it ended before the body could begin"
 
 
+async def test_a_task_is_named_after_its_run(clock: FakeClock) -> None:
+    """As tools show it that list the tasks of a process."""
+
+    @job(AT_ONCE)
+    async def subject() -> None: ...
+
+    run = run_of(subject, clock)
+    assert run.task.get_name() == "cron subject:1"
+    await asyncio.wait([run.task])
+
+
 # What a run is given, and what it gives
 
 
