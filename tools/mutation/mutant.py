@@ -145,6 +145,8 @@ class Finder(MutationVisitor):
             return
         if isinstance(node, cst.Expr) and isinstance(node.value, cst.BaseString | cst.Ellipsis):
             return  # a docstring, or a body that is none
+        if isinstance(node, cst.AnnAssign) and node.value is None:
+            return  # an annotation
         if isinstance(node, DELETED_SMALL):
             yield cst.Pass(semicolon=node.semicolon)
         elif isinstance(node, DELETED_COMPOUND) and node not in self._elifs:

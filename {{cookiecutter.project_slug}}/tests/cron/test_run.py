@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from functools import partial
 from itertools import pairwise
+from random import Random
 from typing import Annotated, Any
 
 import pytest
@@ -13,7 +14,7 @@ from sqlalchemy import URL, Connection, text
 from starlette.datastructures import State
 
 from app.cron import JobContext, crontab, every, job
-from app.cron.clock import seeded
+from app.cron.clock import RandomSource, seeded
 from app.cron.inject import prepare
 from app.cron.memory_store import MemoryStore
 from app.cron.run import JobRun
@@ -26,6 +27,7 @@ Log = pytest.LogCaptureFixture
 Function = Callable[..., Any]
 AT_ONCE = every(minutes=5, jitter=0)
 TIMEOUT = timedelta(seconds=60)
+RANDOM = seeded("a test")
 
 
 class Stray(BaseException):
@@ -80,7 +82,9 @@ async def test_a_stray_cancel_does_not_end_the_job(clock: FakeClock) -> None:
     async def subject() -> None:
         raise asyncio.CancelledError
 
-    assert [run.outcome for run in await runs_of(subject, clock, seconds=5)] == ["error"] * 2
+    runs = await runs_of(subject, clock, seconds=5)
+    assert [run.outcome for run in runs] == ["error"] * 2
+    assert runs[0].error == "CancelledError: nobody asked for this cancel"
 
 
 async def test_a_body_that_cancels_itself_does_not_end_the_job(clock: FakeClock) -> None:
@@ -359,13 +363,14 @@ async def test_a_run_that_ends_by_itself_during_the_shutdown_is_ok(clock: FakeCl
     assert (run.outcome, run.note) == ("ok", "all of it")
 
 
-def run_of(function: Function, clock: FakeClock) -> JobRun:
-    """A run of the job, which has failed three times before."""
+def run_of(function: Function, clock: FakeClock, random: RandomSource = RANDOM) -> JobRun:
+    """A run of the job, claimed now, which has failed three times before."""
+    now, claimed_at = clock.now(), clock.monotonic()
     return JobRun(
         prepare([function], FastAPI())[0],
-        Claimed("subject", 1, clock.now(), clock.now(), 3, requested=False, claimed_at=0),
+        Claimed("subject", 1, now, now, 3, requested=False, claimed_at=claimed_at),
         clock=clock,
-        random=seeded("a test"),
+        random=random,
         state=State(),
         threads=DaemonThreads(1, "test"),
     )
@@ -448,6 +453,39 @@ async def test_no_body_begins_on_a_lease_that_is_not_trusted(
     assert finish.error == "LeaseLost: it ended before the body could begin"
 
 
+async def test_the_chance_of_what_comes_next_is_its_own(clock: FakeClock) -> None:
+    """It follows from the job, the run and what it is for, whatever else is drawn."""
+    keys = list[str]()
+
+    def random(key: str) -> Random:
+        keys.append(key)
+        return Random(0)
+
+    @job(AT_ONCE)
+    async def subject() -> None:
+        raise ValueError
+
+    run = run_of(subject, clock, random=random)
+    await asyncio.wait([run.task])
+    run.finish().next_run_at(clock.now(), clock.now())
+    assert keys == ["subject:1:body", "subject:1:gap", "subject:1:retry"]
+
+
+async def test_a_run_ends_as_long_after_its_start_as_it_took(clock: FakeClock) -> None:
+    """By the clock that is never set, whatever it shows at the start."""
+    await clock.advance(seconds=5)
+
+    @job(AT_ONCE)
+    async def subject(ctx: JobContext) -> None:
+        await ctx.clock.sleep(2)
+
+    run = run_of(subject, clock)
+    started = run.claimed.started_at
+    clock.step(hours=1)
+    await clock.run(asyncio.wait([run.task]))
+    assert run.finish().finished_at == started + timedelta(seconds=2)
+
+
 async def test_a_task_is_named_after_its_run(clock: FakeClock) -> None:
     """As tools show it that list the tasks of a process."""
 
@@ -514,6 +552,17 @@ async def test_a_note_that_cannot_be_told_does_not_fail_the_run(clock: FakeClock
     assert (run.outcome, run.note) == ("ok", "<Broken>")
 
 
+async def test_a_def_that_raises_stop_iteration_is_an_error(clock: FakeClock) -> None:
+    """Python would let nobody wait for it."""
+
+    @job(AT_ONCE)
+    def subject() -> None:
+        raise StopIteration
+
+    [run] = await runs_of(subject, clock, seconds=0)
+    assert run.error == "RuntimeError: the body raised StopIteration"
+
+
 async def test_a_def_that_returns_a_coroutine_is_an_error(clock: FakeClock) -> None:
     """Nobody would await it: its author forgot `async`."""
 
@@ -525,7 +574,8 @@ async def test_a_def_that_returns_a_coroutine_is_an_error(clock: FakeClock) -> N
         return forgotten()
 
     [run] = await runs_of(subject, clock, seconds=0)
-    assert "async def" in run.error
+    problem = "it returned a coroutine, which nobody awaits: declare it `async def`"
+    assert run.error == f"TypeError: {problem}"
 
 
 async def test_a_dependency_is_torn_down_when_the_run_is_cancelled(clock: FakeClock) -> None:
