@@ -557,7 +557,8 @@ async def test_two_claims_of_one_process_begin_one_run(clock: FakeClock, url: UR
         assert times(starts) == [0, 60.5]
         finish = await asked
         assert finish is not None
-        assert finish.outcome == "missed"
+        reason = "the run before it goes on in this process"
+        assert (finish.outcome, finish.error) == ("missed", reason)
 
 
 async def test_a_claim_that_is_answered_after_the_end_begins_nothing(

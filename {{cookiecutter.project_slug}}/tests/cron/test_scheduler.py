@@ -256,6 +256,7 @@ async def test_what_does_not_end_is_not_claimed_a_second_time(clock: FakeClock, 
         await one.store.resume("deaf")
         await clock.advance(seconds=60)
         assert begun == [1]
+        assert await outcomes(one, "deaf") == ["abandoned"]
         asked.cancel()
         gate.open()
 
