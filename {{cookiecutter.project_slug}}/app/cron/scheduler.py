@@ -129,7 +129,6 @@ class Scheduler:
                 cancelled = error
         if cancelled is not None:
             raise cancelled
-        self._stopper.result()
 
     async def _stop(self) -> None:
         for driver in self._drivers:

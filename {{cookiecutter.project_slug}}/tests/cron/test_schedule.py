@@ -444,6 +444,7 @@ def test_a_crontab_that_ever_fires_will_do(schedule: Schedule) -> None:
         (4.25, "4.2 s"),
         (9.5, "9.5 s"),
         (10, "10 s"),
+        (10.4, "10 s"),
         (59.4, "59 s"),
         (59.6, "1 min"),
         (60, "1 min"),

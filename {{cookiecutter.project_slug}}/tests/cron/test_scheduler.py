@@ -393,6 +393,53 @@ async def test_who_waits_for_a_run_is_told_that_its_end_is_not_recorded(
 # What it tells
 
 
+async def test_eight_threads_run_unless_another_number_is_given(clock: FakeClock) -> None:
+    """For all `def` jobs together."""
+    gate, begun = clock.gate(), list[int]()
+
+    def body(ctx: JobContext) -> None:
+        begun.append(ctx.run_no)
+        gate.wait()
+
+    jobs = [job(AT_ONCE, name=f"job-{number}")(partial(body)) for number in range(9)]
+    async with running(cron_app(*jobs, clock=clock), clock):
+        assert len(begun) == 8
+        gate.open()
+
+
+async def test_the_end_tells_whom_it_waits_for(clock: FakeClock, caplog: Log) -> None:
+    """Once, in a task whose name says what it does."""
+
+    async def body(ctx: JobContext) -> None:
+        await ctx.clock.sleep(60)
+
+    jobs = [job(AT_ONCE, name=name)(partial(body)) for name in ("two", "one")]
+    async with running(cron_app(*jobs, clock=clock), clock):
+        pass
+    told = [line for line in caplog.messages if "stopping" in line]
+    assert told == ["cron: stopping; waiting up to 5 s for one, two"]
+
+
+async def test_a_cancel_during_the_end_is_raised_after_it(clock: FakeClock) -> None:
+    """What has cancelled it waits for that, and no run is cut shorter by it."""
+    ends = list[float]()
+
+    @job(AT_ONCE)
+    async def slow(ctx: JobContext) -> None:
+        await ctx.clock.sleep(4)
+        ends.append(ctx.clock.monotonic())
+
+    async with scheduler_of(slow, store=MemoryStore(clock), clock=clock) as scheduler:
+        await clock.settle()
+        stop = asyncio.create_task(scheduler.stop())
+        await clock.settle()
+        assert "cron stop" in {task.get_name() for task in asyncio.all_tasks()}
+        stop.cancel()
+        await clock.run(asyncio.wait([stop]))
+        assert stop.cancelled()
+    assert ends == [4]
+
+
 async def test_each_wait_for_a_thread_is_logged_once(clock: FakeClock, caplog: Log) -> None:
     """Not again with every run of others that ends meanwhile."""
     gates = [clock.gate(), clock.gate()]
