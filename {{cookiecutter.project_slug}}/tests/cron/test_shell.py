@@ -27,7 +27,7 @@ from app.cron.schedule import Every
 from app.cron.scheduler import Scheduler
 from app.cron.shell import Shell as Commands
 from app.cron.sql_store import SqlStore
-from app.cron.store import Claim, StoreUnavailable
+from app.cron.store import Claim, Finish, StoreUnavailable
 from app.db import database_at
 from app.main import create_app
 from app.settings import Settings
@@ -954,8 +954,9 @@ def test_run_due_runs_nothing_twice(
     ]
 
 
-def test_run_due_runs_jobs_side_by_side(shell: Shell) -> None:
-    """None waits for the end of another."""
+def test_run_due_runs_jobs_side_by_side(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None waits for the end of another, nor for a thread that it does not need."""
+    monkeypatch.setenv("CRON_THREADS", "1")
     begun = {"one": asyncio.Event(), "two": asyncio.Event()}
 
     @job(every(minutes=5, jitter=0))
@@ -992,6 +993,44 @@ def test_run_due_claims_no_job_before_there_is_a_thread(
     monkeypatch.setenv("CRON_THREADS", "1")
     assert shell("run-due", one, two).code == 0
     assert under_way == [1, 1]
+
+
+def test_run_due_of_no_jobs_is_done(shell: Shell) -> None:
+    """A service may have none left."""
+    assert shell("run-due") == Answer(0, [], [])
+
+
+async def test_run_due_goes_on_though_nobody_reads_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be told any more is told when all runs have ended."""
+    ended = list[str]()
+
+    def tell(finish: Finish, took: timedelta) -> None:
+        ended.append(finish.name)
+        raise BrokenPipeError
+
+    monkeypatch.setattr("app.cron.screen.show_end", tell)
+    commands = Commands(settings, [tick, last], WallClock())
+    with pytest.raises(BrokenPipeError):
+        await commands.do(read_arguments(["run-due"]))
+    assert ended == ["tick", "last"]
+
+
+def test_a_run_without_a_note_is_told_without_one(shell: Shell) -> None:
+    """Nor is there a comma too much."""
+
+    @job(every(minutes=5))
+    async def silent() -> None: ...
+
+    assert re.fullmatch(r"silent run 1: ok, after 0\.\d s", shell("run silent", silent).first)
+
+
+def test_json_is_for_people_too(shell: Shell) -> None:
+    """One value to a line."""
+    shell("run tick", tick)
+    answer = shell("history tick --json", tick)
+    assert answer.lines == json.dumps(answer.json, indent=2).splitlines()
 
 
 def test_run_due_goes_on_where_one_claim_fails(
