@@ -33,7 +33,7 @@ from pathlib import Path
 from tools.mutants import AT_ONCE, SERVICE, Refused, git
 from tools.mutation import explained
 from tools.mutation.mutant import NOT_MUTATED, Mutant, mutants_of
-from tools.mutation.reach import Reach
+from tools.mutation.reach import Reach, is_for_postgres
 from tools.mutation.report import Findings
 from tools.mutation.trial import LEFT_OUT, SURVIVED, Worker
 
@@ -134,9 +134,7 @@ class Proof:
         yield from (name for name in names if name in wanted)
 
     def _try(self, mutants: Sequence[Mutant], stack: ExitStack) -> None:
-        postgres = any(
-            "postgres" in self._sources[each].lower() for each in {m.file for m in mutants}
-        )
+        postgres = any(is_for_postgres(self._sources[each]) for each in {m.file for m in mutants})
         folder = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="mutation-"))
         ).resolve()

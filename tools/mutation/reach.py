@@ -25,6 +25,11 @@ DOOR = "__main__.py"
 TEXT = re.compile(r'"([^"{}%]{4,})"')
 
 
+def is_for_postgres(source: str) -> bool:
+    """Whether a file has more to it on Postgres, where rows are locked, than on SQLite."""
+    return "postgres" in source.lower() or "lock_rows" in source
+
+
 @dataclass
 class Reach:
     """What each test takes and runs, and what it has killed so far."""
@@ -82,7 +87,7 @@ class Reach:
         if not found or mutant.file.endswith(DOOR):
             return found | self._processes
         found -= self._processes
-        if "postgres" in mutant.original.lower():
+        if is_for_postgres(mutant.original):
             return found
         others = {test for test in found if "postgres" not in test} or found
         near = self._near(mutant)
