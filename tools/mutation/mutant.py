@@ -5,6 +5,7 @@ file. Here each is a whole file, so its operators reach them too, and what stand
 """
 
 import difflib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,8 +17,9 @@ from mutmut.mutation.mutators import mutation_operators
 from mutmut.mutation.pragma_handling import IgnoredCode
 
 NOT_MUTATED = (
-    "docstrings and other strings in triple quotes (SQL too), annotations, type variables and "
-    "aliases, __all__, decorators, calls of len and isinstance, defaults that are calculated"
+    "docstrings and other strings in triple quotes (SQL too), whether SQL is in capitals, "
+    "annotations, type variables and aliases, __all__, decorators, calls of len and isinstance, "
+    "defaults that are calculated"
 )
 
 Key = tuple[str, str, tuple[str, ...]]
@@ -137,7 +139,7 @@ class Finder(MutationVisitor):
         self.mutations += [Mutation(node, without, None) for without in self._deletions(node)]
         if self.mutations:
             place = self._place(node)
-            self.all += [(place, mutation) for mutation in self.mutations]
+            self.all += [(place, each) for each in self.mutations if not is_same_sql(each)]
             self.mutations.clear()
 
     def _deletions(self, node: cst.CSTNode) -> Iterator[cst.CSTNode]:
@@ -173,6 +175,20 @@ class Finder(MutationVisitor):
             else first
         )
         return function, names, range(first, last + 1), range(first, end + 1), head
+
+
+SQL = re.compile(r"(SELECT|INSERT|UPDATE|DELETE|BEGIN|COMMIT|PRAGMA)\b")
+
+
+def is_same_sql(mutation: Mutation) -> bool:
+    """Whether it is a statement of SQL in other letters, large or small: that is the same."""
+    old, new = mutation.original_node, mutation.mutated_node
+    return (
+        isinstance(old, cst.SimpleString)
+        and isinstance(new, cst.SimpleString)
+        and bool(SQL.match(old.raw_value))
+        and old.raw_value.lower() == new.raw_value.lower()
+    )
 
 
 # What only type checkers read. Annotated and Literal are also asked when the service runs.

@@ -271,6 +271,17 @@ async def test_a_check_leaves_the_data_alone(database: Database) -> None:
     assert await database.read(read_count) == 1
 
 
+def test_each_def_job_that_reads_has_a_connection(database: Database) -> None:
+    """However many there are: none waits until another has read."""
+    together = threading.Barrier(20, timeout=REAL_SECONDS_MAX)
+    with ThreadPoolExecutor(together.parties) as jobs:
+        reads = [
+            jobs.submit(database.read_here, lambda _: together.wait())
+            for _ in range(together.parties)
+        ]
+    assert {read.result() for read in reads} == {*range(together.parties)}
+
+
 # The end
 
 

@@ -5,7 +5,6 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import (
     AbstractContextManager,
     asynccontextmanager,
@@ -532,17 +531,6 @@ async def test_what_is_urgent_has_threads_of_its_own(database: Database) -> None
 
     assert await database.write(name, urgent=True) == "database-urgent-writer-1"
     assert await database.read(name, urgent=True) == "database-urgent-reader-1"
-
-
-def test_each_def_job_that_reads_has_a_connection(database: Database) -> None:
-    """However many there are: none waits until another has read."""
-    together = threading.Barrier(20, timeout=REAL_SECONDS_MAX)
-    with ThreadPoolExecutor(together.parties) as jobs:
-        reads = [
-            jobs.submit(database.read_here, lambda _: together.wait())
-            for _ in range(together.parties)
-        ]
-    assert {read.result() for read in reads} == {*range(together.parties)}
 
 
 def test_all_statements_of_a_read_see_the_same_moment(database: Database) -> None:

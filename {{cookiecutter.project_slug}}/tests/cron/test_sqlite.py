@@ -310,6 +310,13 @@ def test_a_sqlite_that_is_too_old_is_refused(path: Path, monkeypatch: pytest.Mon
         SqliteDatabase(path)
 
 
+def test_an_error_that_is_not_sqlites_is_not_waited_for(path: Path) -> None:
+    """It has no code, and nothing says that it may be over soon."""
+    with closing(SqliteDatabase(path)) as database:
+        error = OperationalError(None, None, Exception("no thread"))
+        assert not database.may_be_waited_for(error)
+
+
 # A file that another program keeps
 
 
