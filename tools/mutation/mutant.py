@@ -177,7 +177,7 @@ class Finder(MutationVisitor):
         return function, names, range(first, last + 1), range(first, end + 1), head
 
 
-SQL = re.compile(r"(SELECT|INSERT|UPDATE|DELETE|BEGIN|COMMIT|PRAGMA)\b")
+SQL = re.compile(r"(CREATE|SELECT|INSERT|UPDATE|DELETE|BEGIN|COMMIT|PRAGMA)\b")
 
 
 def is_same_sql(mutation: Mutation) -> bool:
