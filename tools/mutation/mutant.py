@@ -193,9 +193,9 @@ def is_same_sql(mutation: Mutation) -> bool:
 
 # What only type checkers read. Annotated and Literal are also asked when the service runs.
 USED = m.Name("Annotated") | m.Name("Literal")
-FOR_TOOLS = m.Assign(value=m.Call(func=m.Name("TypeVar")) | m.Subscript(value=~USED)) | m.Assign(
-    targets=[m.AssignTarget(m.Name("__all__"))]
-)
+FOR_TOOLS = m.Assign(
+    value=m.Call(func=m.Name("TypeVar") | m.Name("ParamSpec")) | m.Subscript(value=~USED)
+) | m.Assign(targets=[m.AssignTarget(m.Name("__all__"))])
 
 
 def defined(statement: cst.CSTNode) -> set[str]:
