@@ -26,7 +26,7 @@ def nightly_report(ctx: JobContext, db: DatabaseDep) -> str:
     # Whoever looks at the folder sees a whole report or none.
     unfinished = report.with_suffix(f".{uuid4().hex}.unfinished")
     query = (
-        select(sessions.c.user, func.count().label("sessions"))
+        select(sessions.c.user, func.count())
         .where(sessions.c.expires_at > now)
         .group_by(sessions.c.user)
         .order_by(sessions.c.user)

@@ -275,6 +275,50 @@ async def test_an_old_schema_is_upgraded(clock: FakeClock, settings: Settings) -
     assert query(settings, "SELECT count(*) FROM guests") == [(0,)]
 
 
+async def test_what_this_code_has_upgraded_itself_is_no_revision_to_tell_of(
+    clock: FakeClock, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A second start finds all done."""
+    for _ in range(2):
+        async with running(create_app(settings, jobs=[], clock=clock), clock):
+            pass
+    assert warnings(caplog) == []
+
+
+async def test_each_revision_from_the_future_is_told(
+    clock: FakeClock, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """There may be two, where newer code has branches."""
+    async with running(create_app(settings, jobs=[], clock=clock), clock):
+        pass
+    query(settings, "UPDATE alembic_version SET version_num = 'f00d'")
+    query(settings, "INSERT INTO alembic_version VALUES ('beef')")
+    async with running(create_app(settings, jobs=[], clock=clock), clock):
+        pass
+    line = "the database is at revision beef, f00d, unknown here; it is left alone"
+    assert warnings(caplog) == [line]
+
+
+async def test_migrations_may_lie_in_any_folder(
+    clock: FakeClock, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alembic takes a percent sign for its own."""
+    folder = tmp_path / "100%" / "migrations"
+    shutil.copytree(MIGRATIONS, folder)
+    monkeypatch.setattr("app.db.MIGRATIONS", folder)
+    async with running(create_app(settings, jobs=[], clock=clock), clock):
+        assert query(settings, "SELECT version_num FROM alembic_version") == [(newest_revision(),)]
+
+
+async def test_without_a_word_the_clock_is_that_of_the_machine(settings: Settings) -> None:
+    """Tests bring their own, a server does not."""
+    app = create_app(settings, jobs=[])
+    assert app.title == "Service"
+    async with app.router.lifespan_context(app) as state:
+        assert state is not None
+        assert state["scheduler"].problem() is None
+
+
 async def test_a_revision_from_the_future_is_left_alone(
     clock: FakeClock, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -382,6 +426,7 @@ async def test_a_start_that_waits_says_so_once(
     clock: FakeClock, settings: Settings, impatient: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One line when it begins to wait, with the reason, one when it need not any more."""
+    await clock.advance(minutes=3)
     with locked(settings) as other:
         start = asyncio.create_task(start_and_end(create_app(settings, jobs=[], clock=clock)))
         await clock.advance(seconds=4.5)
