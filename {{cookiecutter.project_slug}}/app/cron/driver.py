@@ -97,9 +97,8 @@ class Driver:
         return None
 
     def ended(self, finish: Finish) -> None:
-        """A run has ended: record it."""
+        """A run has ended: record it, with the next `retry_waiting`."""
         self._ends.add(finish)
-        self._wake.set()
 
     def retry_waiting(self) -> None:
         """A thread may be free: start what waits for one."""

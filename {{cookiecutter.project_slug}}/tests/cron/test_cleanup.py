@@ -474,7 +474,12 @@ async def test_a_checkpoint_that_takes_long_is_turn_enough(
 
 @pytest.mark.parametrize(
     ("rows", "checkpoints"),
-    [(BREAK_ROWS - 1, 0), (BREAK_ROWS, 1), (4 * STEPS_MAX * STEP, 2)],
+    [
+        (BREAK_ROWS - 1, 0),
+        (BREAK_ROWS, 1),
+        (2 * STEPS_MAX * STEP + BREAK_ROWS - 1, 1),
+        (2 * STEPS_MAX * STEP + BREAK_ROWS, 2),
+    ],
 )
 async def test_the_log_is_emptied_after_so_many_rows(
     database: Database,

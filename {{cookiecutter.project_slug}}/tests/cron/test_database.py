@@ -100,6 +100,12 @@ async def test_a_write_within_a_write_is_refused(database: Database) -> None:
     assert await database.read(read_count) == 1
 
 
+async def test_after_a_write_its_thread_is_a_thread_like_others(database: Database) -> None:
+    """Another one may later have its number: it is not in a write."""
+    await database.write(increment)
+    assert database._writing == set()
+
+
 async def test_a_write_is_a_plain_function(database: Database) -> None:
     """An `async def` would have written nothing, and nobody would know."""
 

@@ -7,11 +7,14 @@ from random import Random
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from sqlalchemy import URL
 
 from app.cron import JobContext, crontab, every, job
+from app.cron.inject import prepare
 from app.cron.memory_store import MemoryStore
 from app.cron.schedule import Schedule
+from app.cron.scheduler import Scheduler
 from app.cron.store import Claim, Claimed, Finish, Look
 from support import OPERATIONS, FakeClock, cron_app, fixed, replica, running
 
@@ -191,6 +194,26 @@ async def test_what_is_due_and_held_is_looked_at_and_not_claimed(
         await clock.advance(seconds=max(looks))
         assert two.store.times("look") == list(looks)
         assert two.store.times("claim") == [interval]
+
+
+async def test_only_who_asks_for_a_run_waits_for_a_lock(clock: FakeClock) -> None:
+    """Somebody waits for that one; what is due has other processes."""
+    store = Watched(clock)
+    [injected] = prepare([tick([])], FastAPI())
+    options: Any = {"clock": clock, "random": fixed(0), "state": {}}
+    async with Scheduler([injected], store=store, **options) as scheduler:
+        await clock.settle()
+        await clock.run(scheduler.run("tick"))
+        assert store.waits == [False, True]
+
+
+async def test_an_end_that_is_not_recorded_is_tried_again_soon(clock: FakeClock) -> None:
+    """Another transaction may have kept the job's row locked for a moment."""
+    store = Watched(clock)
+    async with running(cron_app(tick([], seconds=5), clock=clock, store=store), clock):
+        store.passes = 2
+        await clock.advance(seconds=6)
+    assert store.finishes == [5, 5.1, 5.2]
 
 
 # What it does not begin
@@ -391,14 +414,17 @@ async def test_what_was_answered_counts_though_the_next_answer_is_an_error(
 
 
 class Watched(MemoryStore):
-    """A store that remembers which jobs were claimed and looked at together, and can be slow to
-    record an end, or refuse all claims."""
+    """A store that remembers what it was asked for, and can be slow to record an end, pass by some
+    as if their rows were locked, or refuse all claims."""
 
     def __init__(self, clock: FakeClock, finish_seconds: float = 0) -> None:
         super().__init__(clock)
         self.claims: list[list[str]] = []
         self.looks: list[list[str]] = []
+        self.waits: list[bool] = []
+        self.finishes: list[float] = []
         self.refuses = False
+        self.passes = 0
         self.finish_seconds = finish_seconds
 
     async def look(self, names: Iterable[str]) -> list[Look]:
@@ -407,10 +433,15 @@ class Watched(MemoryStore):
 
     async def claim(self, claims: Sequence[Claim], *, wait: bool = False) -> list[Claimed]:
         self.claims.append([claim.name for claim in claims])
+        self.waits.append(wait)
         return [] if self.refuses else await super().claim(claims)
 
     async def finish(self, finishes: Sequence[Finish]) -> tuple[list[Look], set[str]]:
+        self.finishes.append(self._clock.monotonic())
         await self._clock.sleep(self.finish_seconds)
+        if self.passes:
+            self.passes -= 1
+            return [], set()
         return await super().finish(finishes)
 
     def claim_elsewhere(self, name: str, gap: timedelta) -> None:
