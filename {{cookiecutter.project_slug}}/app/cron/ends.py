@@ -76,9 +76,8 @@ class Ends:
 
     def give_up(self) -> None:
         """The store is not told any more."""
-        for finish in list(self._finishes.values()):
+        for finish in self._finishes.values():
             JobLog(finish.name, finish.run_no).error("%s, which is not recorded", finish.outcome)
-            self._settle(finish, recorded=False)
         for awaited in self._awaited.values():
             _fail(awaited)
 

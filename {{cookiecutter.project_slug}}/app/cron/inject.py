@@ -76,7 +76,6 @@ class Injected:
             "app": self._app,
             "state": context.state,
             "path": "/",
-            "path_params": {},
             "query_string": b"",
             "headers": [],
             "cron": run,

@@ -1,14 +1,15 @@
 """The ends of runs that the store does not get: who waits for them hears of it."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pytest
 
 from app.cron.ends import Ends
 from app.cron.memory_store import MemoryStore
-from app.cron.store import Look, StoreUnavailable
+from app.cron.store import Claimed, Finish, Look, StoreUnavailable
 from support import FakeClock
+from support.stores import ok
 
 
 def nobody(looks: Iterable[Look]) -> None:
@@ -20,6 +21,22 @@ async def test_who_waits_for_a_run_that_never_ends_is_told(clock: FakeClock) -> 
     ends = Ends(MemoryStore(clock), nobody)
     end = ends.of("tick")
     ends.give_up()
+    with pytest.raises(StoreUnavailable, match=r"^how the run ended is not recorded$"):
+        await end
+
+
+async def test_who_waits_for_an_end_that_the_store_refuses_is_told(clock: FakeClock) -> None:
+    """Its row is at fault, say: it is not taken for recorded."""
+
+    class Refusing(MemoryStore):
+        async def finish(self, finishes: Sequence[Finish]) -> tuple[list[Look], set[str]]:
+            raise ValueError("not this one")
+
+    ends = Ends(Refusing(clock), nobody)
+    end = ends.of("tick")
+    claimed = Claimed("tick", 1, clock.now(), clock.now(), 0, requested=False, claimed_at=0)
+    ends.add(ok(claimed))
+    await ends.record()
     with pytest.raises(StoreUnavailable, match=r"^how the run ended is not recorded$"):
         await end
 

@@ -376,8 +376,9 @@ class OwnClock(FakeClock):
 
 
 @on_sqlite
+@pytest.mark.parametrize("threaded", [False, True])
 async def test_a_statement_that_goes_beyond_the_budget_is_interrupted(
-    database: Database, run: Claimed
+    database: Database, run: Claimed, *, threaded: bool
 ) -> None:
     """In the middle of its work. What others write later is not."""
     fence = sql_store(database, OwnClock(seconds_per_look=1), "one").fence(run)
@@ -389,8 +390,11 @@ async def test_a_statement_that_goes_beyond_the_budget_is_interrupted(
         connection.exec_driver_sql(COUNT)
         progress.append(1)
 
+    async def write_here(function: Callable[[Connection], None]) -> None:
+        await asyncio.to_thread(lambda: fence.write_here(function))
+
     with pytest.raises(WriteTooLong, match="tick run 1 wrote for "):
-        await fence.write(write_without_end)
+        await (write_here if threaded else fence.write)(write_without_end)
     assert progress == [0]
     assert lines(database) == 0
     short = COUNT.replace("20000000", "200000")

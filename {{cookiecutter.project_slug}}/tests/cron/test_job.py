@@ -6,6 +6,7 @@ from datetime import timedelta
 from functools import partial
 from random import Random
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -295,6 +296,17 @@ def context() -> JobContext:
     return JobContext(
         name="tick", clock=CLOCK, random=Random(5), run_no=7, state=State({"greeting": "hello"})
     )
+
+
+def test_a_fence_is_given_the_session_of_the_job() -> None:
+    """It is that one whose commit it guards."""
+    sessions = list[object]()
+    fence: Any = SimpleNamespace(check=sessions.append)
+    context = JobContext(
+        name="tick", clock=CLOCK, random=Random(5), run_no=7, state=State(), fence=fence
+    )
+    context.fence("a session")
+    assert sessions == ["a session"]
 
 
 def test_a_run_knows_its_number(context: JobContext) -> None:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from sqlalchemy import Column, MetaData, Table, create_engine, select
+from sqlalchemy.schema import CreateTable
 
 from app.cron.moment import Moment, to_microseconds, to_moment
 
@@ -21,6 +22,12 @@ MOMENTS = [
     (datetime.max.replace(tzinfo=UTC), 253_402_300_799_999_999),
     (datetime.min.replace(tzinfo=UTC), -62_135_596_800_000_000),
 ]
+
+
+def test_a_column_of_moments_is_one_of_large_integers() -> None:
+    """32 bits would end in the first hour of 1970."""
+    table = Table("things", MetaData(), Column("at", Moment()))
+    assert "at BIGINT" in str(CreateTable(table))
 
 
 def test_a_statement_with_moments_is_compiled_once() -> None:

@@ -53,6 +53,26 @@ async def test_a_job_is_tried_when_it_is_due(clock: FakeClock, delay: timedelta)
     assert seconds(plan) == delay / SECOND
 
 
+async def test_a_paused_job_keeps_no_other_back(clock: FakeClock) -> None:
+    """Wherever it stands in the answer."""
+    plan = plan_of(clock)
+    plan.add([Look("tick", 1, NOW, paused=True), Look("tock", 1, MINUTE)])
+    assert (seconds(plan), seconds(plan, "tock")) == (None, 60)
+
+
+async def test_a_first_run_has_chance_of_its_own(clock: FakeClock) -> None:
+    """Each job's, and the same however often the store asks."""
+    keys = list[str]()
+
+    def random(key: str) -> Random:
+        keys.append(key)
+        return Random(0)
+
+    registration = plan_of(clock, random=random).registration("tick")
+    assert registration.first(clock.now()) == registration.first(clock.now())
+    assert keys == ["tick:0:gap"] * 2
+
+
 @pytest.mark.parametrize("late", [MICROSECOND, SECOND])
 async def test_what_is_a_little_late_is_tried_at_once(clock: FakeClock, late: timedelta) -> None:
     """A second is what a look takes, not a downtime."""

@@ -425,6 +425,19 @@ def test_a_write_waits_for_a_lock_in_vain(
     database.write_here(increment)
 
 
+def test_a_read_waits_for_a_lock_in_vain(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a migration takes: not for ever, either."""
+    monkeypatch.setattr("app.cron.postgres.LOCK_SECONDS", 0.05)
+    database.write_here(create)
+    with transaction(database, "LOCK TABLE counts"):
+        with pytest.raises(OperationalError, match="lock timeout") as error:
+            database.read_here(read_count)
+        assert database.may_be_waited_for(error.value)
+    assert database.read_here(read_count) == 0
+
+
 async def test_who_is_frozen_in_a_claim_keeps_the_job_for_some_seconds_only(
     database: Database, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
