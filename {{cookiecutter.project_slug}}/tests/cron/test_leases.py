@@ -168,6 +168,7 @@ async def test_a_run_is_stopped_when_failed_heartbeats_have_exhausted_the_trust(
         assert run.error == "LeaseLost: it could not be renewed in time"
         lost = "its lease is lost, it is stopped: it could not be renewed in time"
         assert f"endless run 1: {lost}" in caplog.messages
+        assert "CancelledError" not in caplog.text  # that is no news
 
 
 @pytest.mark.parametrize("part", ["seconds_before", "seconds_after"])

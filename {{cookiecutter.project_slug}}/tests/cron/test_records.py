@@ -1,20 +1,23 @@
 """The records: what people see of the jobs and how they steer them, the code running or not."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from sqlalchemy import event
 
-from app.cron.database import Database
+from app.cron.database import READERS, Database
+from app.cron.postgres import WRITERS
 from app.cron.records import OUTCOMES, JobRecord, Records
 from app.cron.sql_store import SqlStore
 from app.cron.store import Claimed, Outcome, Run
-from support import FakeClock
+from support import FakeClock, on_postgres
 from support.databases import contents
+from support.process import REAL_SECONDS_MAX
 from support.stores import (
     INTERVAL,
     LEASE,
@@ -63,7 +66,46 @@ def counts(**more: int) -> dict[str, int]:
     return {**dict.fromkeys(OUTCOMES, 0), **more}
 
 
+async def test_who_looks_waits_for_no_reader(
+    records: Records, store: SqlStore, database: Database
+) -> None:
+    """The health of a service is asked for while its jobs read long reports."""
+    gate = threading.Event()
+    reports = [
+        asyncio.create_task(database.read(lambda _: gate.wait(REAL_SECONDS_MAX)))
+        for _ in range(READERS)
+    ]
+    await asyncio.sleep(0)
+    assert [job.name for job in await records.jobs()] == ["tick"]
+    assert (await records.now()).tzinfo is UTC
+    assert not any(report.done() for report in reports)
+    gate.set()
+    await asyncio.gather(*reports)
+
+
+@on_postgres
+async def test_who_asks_waits_for_no_writer(
+    records: Records, store: SqlStore, database: Database
+) -> None:
+    """Nor does the scheduler. SQLite has one, who lets them go ahead."""
+    gate = threading.Event()
+    writes = [
+        asyncio.create_task(database.write(lambda _: gate.wait(REAL_SECONDS_MAX)))
+        for _ in range(WRITERS)
+    ]
+    await asyncio.sleep(0)
+    await records.request("tick")
+    assert not any(write.done() for write in writes)
+    gate.set()
+    await asyncio.gather(*writes)
+
+
 # Jobs
+
+
+def test_runs_end_in_one_of_six_ways() -> None:
+    """Those are in the database, and dashboards and scripts may ask for them."""
+    assert OUTCOMES == ("ok", "error", "timeout", "interrupted", "abandoned", "missed")
 
 
 async def test_no_job_is_known_at_first(records: Records) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import threading
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime, timedelta
 from functools import partial
@@ -19,6 +20,7 @@ from app.cron.schedule import Every, Schedule
 from app.cron.scheduler import Scheduler
 from app.cron.store import Look, StoreUnavailable
 from support import OPERATIONS, FakeClock, Replica, cron_app, fixed, replica, running
+from support.process import wait_until
 
 Log = pytest.LogCaptureFixture
 Function = Callable[..., Any]
@@ -405,6 +407,21 @@ async def test_eight_threads_run_unless_another_number_is_given(clock: FakeClock
     async with running(cron_app(*jobs, clock=clock), clock):
         assert len(begun) == 8
         gate.open()
+
+
+async def test_no_thread_for_jobs_is_left(clock: FakeClock) -> None:
+    """Each has ended soon after the app: a process may have one app after another."""
+
+    @job(AT_ONCE)
+    def short() -> None: ...
+
+    def names() -> set[str]:
+        return {thread.name for thread in threading.enumerate() if "cron-job" in thread.name}
+
+    before = names()
+    async with running(cron_app(short, clock=clock), clock):
+        assert names() != before
+    await asyncio.to_thread(wait_until, lambda: names() == before)
 
 
 async def test_the_end_tells_whom_it_waits_for(clock: FakeClock, caplog: Log) -> None:
