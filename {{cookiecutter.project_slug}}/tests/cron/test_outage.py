@@ -302,6 +302,23 @@ async def test_whatever_fails_no_run_is_lost_or_made_twice(
     assert [later - earlier for earlier, later in pairwise(starts[-3:])] == [20, 20]
 
 
+async def test_an_outage_is_over_before_what_is_overdue_has_run(clock: FakeClock, url: URL) -> None:
+    """That begins spread out; no claim of it has failed."""
+    starts = list[float]()
+    subject = tick(starts, every(minutes=1, jitter=0.2))
+    async with replica(clock, url, subject, random=fixed(1)) as one:
+        await clock.advance(seconds=30)
+        one.store.fails = OPERATIONS
+        await clock.advance(minutes=5)
+        one.store.fails = ()
+        before = len(starts)
+        while one.scheduler.outage() is not None:
+            await clock.advance(seconds=0.5)
+        assert len(starts) == before
+        await clock.advance(seconds=30)
+        assert len(starts) == before + 1
+
+
 # The end
 
 
