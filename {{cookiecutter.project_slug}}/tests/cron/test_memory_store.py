@@ -155,3 +155,12 @@ async def test_a_run_has_no_rival(memory: MemoryStore, clock: FakeClock) -> None
     await clock.advance(days=30)
     assert await store.claim([after(1)]) == []
     assert (store.lease, store.fence(claimed)) == (None, None)
+
+
+async def test_a_request_from_before_a_step_back_is_due_now(clock: FakeClock) -> None:
+    """Not later, though the clock says that it has not been made yet."""
+    store = MemoryStore(clock)
+    await store.register([first_in(timedelta(days=1))])
+    await store.request("tick")
+    clock.step(hours=-1)
+    assert (await claim(store)).due_at == clock.now()

@@ -402,6 +402,20 @@ async def test_the_clock_that_counts_is_the_servers(database: Database) -> None:
         assert (await look_at(store)).held_for <= LEASE
 
 
+async def test_who_steers_jobs_goes_by_the_clock_of_the_server(database: Database) -> None:
+    """A request from a machine whose clock is an hour ahead is no later than now."""
+    store = sql_store(database, SystemClock())
+    await store.register([first_in(DAY)])
+    with time_machine.travel(datetime.now(UTC) + timedelta(hours=1)):
+        await store.request("tick")
+    [record] = await store.jobs()
+    assert record.requested_at is not None
+    assert record.requested_at <= await store.now()
+    with time_machine.travel(datetime.now(UTC) + timedelta(hours=1)):
+        assert await store.forget("tick")
+    assert await store.jobs() == []
+
+
 async def test_time_goes_on_within_a_transaction(database: Database) -> None:
     """It may have waited for a lock: the moment at which it began means nothing."""
     records = Records(database, SystemClock())
