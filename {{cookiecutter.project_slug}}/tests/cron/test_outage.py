@@ -351,6 +351,49 @@ async def test_a_store_that_hangs_does_not_hold_the_end(
     assert asyncio.all_tasks() == tasks
 
 
+async def test_a_store_that_hangs_keeps_no_job_from_hearing_of_the_end(
+    clock: FakeClock, url: URL
+) -> None:
+    """It is asked to stop at once, not when the store has answered."""
+    heard = list[float]()
+
+    @job(every(hours=1, jitter=0))
+    async def careful(ctx: JobContext) -> None:
+        while not ctx.stopping:
+            await ctx.clock.sleep(1)
+        heard.append(ctx.clock.monotonic())
+
+    async with replica(clock, url, careful) as one:
+        one.store.seconds_before["look"] = 10_000
+        await clock.advance(seconds=20.5)
+        await one.stop()
+    assert heard == [21]
+
+
+async def test_a_claim_that_hangs_keeps_no_job_from_being_cancelled(
+    clock: FakeClock, url: URL
+) -> None:
+    """Somebody has asked for another one: that is waited for, and in vain."""
+    ends = list[float]()
+
+    @job(every(hours=1, jitter=0), timeout=None)
+    async def slow(ctx: JobContext) -> None:
+        try:
+            await ctx.clock.sleep(100_000)
+        finally:
+            ends.append(ctx.clock.monotonic())
+
+    async with replica(clock, url, slow, tick_too([])) as one:
+        await clock.advance(seconds=1)
+        one.store.seconds_before["claim"] = 10_000
+        asked = asyncio.create_task(one.scheduler.run("quick"))
+        await clock.settle()
+        await one.stop()
+        with pytest.raises(StoreUnavailable):
+            await asked
+    assert ends == [6]
+
+
 def tick_too(starts: list[float]) -> Function:
     """A quick job beside it."""
 

@@ -399,7 +399,12 @@ async def test_the_clock_that_counts_is_the_servers(database: Database) -> None:
         await store.register([first_in(NOW)])
         run = await claim(store)
         assert abs(run.started_at - real) < timedelta(minutes=1)
+        assert await store.heartbeat([run]) == {"tick": True}
         assert (await look_at(store)).held_for <= LEASE
+        await store.finish([ok(run)])
+        await store.check_in()
+        [process] = await store.processes()
+        assert abs(process.seen_at - real) < timedelta(minutes=1)
 
 
 async def test_who_steers_jobs_goes_by_the_clock_of_the_server(database: Database) -> None:
