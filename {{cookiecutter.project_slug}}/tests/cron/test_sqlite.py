@@ -313,9 +313,9 @@ def test_a_sqlite_that_is_too_old_is_refused(path: Path, monkeypatch: pytest.Mon
 def test_all_connections_wait_for_a_lock_as_long(impatient: None, path: Path) -> None:
     """Those of an engine of one's own, too."""
     with closing(SqliteDatabase(path)) as database:
-        assert database.connect_args == {"timeout": 0.02}
-        assert database.read_here(pragma("busy_timeout")) == 20
-        assert database.write_here(pragma("busy_timeout")) == 20
+        assert database.connect_args == {"timeout": 0.05}
+        assert database.read_here(pragma("busy_timeout")) == 50
+        assert database.write_here(pragma("busy_timeout")) == 50
 
 
 def test_an_error_that_is_not_sqlites_is_not_waited_for(path: Path) -> None:
