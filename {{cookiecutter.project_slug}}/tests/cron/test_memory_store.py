@@ -164,3 +164,10 @@ async def test_a_request_from_before_a_step_back_is_due_now(clock: FakeClock) ->
     await store.request("tick")
     clock.step(hours=-1)
     assert (await claim(store)).due_at == clock.now()
+
+
+async def test_a_run_in_memory_has_no_owner(memory: MemoryStore) -> None:
+    """There is only this process."""
+    await memory.register([first_in(NOW)])
+    await claim(memory)
+    assert [run.owner for run in await memory.history("tick")] == [""]
