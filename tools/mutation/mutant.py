@@ -8,6 +8,7 @@ import difflib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import libcst as cst
 import libcst.matchers as m
@@ -58,7 +59,7 @@ class Mutant:
     original: str
     source: str
 
-    @property
+    @cached_property
     def key(self) -> Key:
         """What an explanation names it by."""
         old, new = self.original.splitlines(), self.source.splitlines()
@@ -86,8 +87,9 @@ def mutants_of(file: str, original: str) -> list[Mutant]:
     for place, mutation in found.all:
         mutated = deep_replace(module, mutation.original_node, mutation.mutated_node)
         assert isinstance(mutated, cst.Module)
-        if mutated.code not in {original, *mutants}:
-            mutants[mutated.code] = Mutant(file, *place, original, mutated.code)
+        code = mutated.code  # which is written anew each time that it is asked for
+        if code != original and code not in mutants:
+            mutants[code] = Mutant(file, *place, original, code)
     return list(mutants.values())
 
 

@@ -198,7 +198,8 @@ class JobContext:
 
         A run that has seen this, however it then ends, counts as interrupted, not as done.
         """
-        self._stop_seen = self._stop_requested
+        if self._stop_requested:  # read once: a thread is told so, or is not
+            self._stop_seen = True
         return self._stop_seen
 
     @property

@@ -479,6 +479,7 @@ async def test_a_checkpoint_that_takes_long_is_turn_enough(
         (BREAK_ROWS, 1),
         (2 * STEPS_MAX * STEP + BREAK_ROWS - 1, 1),
         (2 * STEPS_MAX * STEP + BREAK_ROWS, 2),
+        (4 * STEPS_MAX * STEP, 2),
     ],
 )
 async def test_the_log_is_emptied_after_so_many_rows(

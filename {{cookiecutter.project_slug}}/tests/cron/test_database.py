@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from app.cron.database import READERS, Database
 from app.db import database_at
 from support.counts import Over, create, increment, over_after, read_count, set_count
+from support.databases import busy
 from support.process import REAL_SECONDS_MAX
 
 
@@ -121,17 +122,8 @@ async def test_a_write_is_a_plain_function(database: Database) -> None:
 
 async def test_an_urgent_read_waits_for_no_long_one(database: Database) -> None:
     """The scheduler looks at its jobs however many reports are being read."""
-    gate = threading.Event()
-    reports = [
-        asyncio.create_task(database.read(lambda _: gate.wait(REAL_SECONDS_MAX)))
-        for _ in range(READERS)
-    ]
-    await asyncio.sleep(0)
-    await database.read(lambda _: None, urgent=True)
-    under_way = [report for report in reports if not report.done()]
-    gate.set()
-    await asyncio.gather(*reports)
-    assert under_way == reports
+    async with busy(database.read, READERS):
+        await database.read(lambda _: None, urgent=True)
 
 
 # Writing under a check

@@ -7,16 +7,13 @@ from random import Random
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from sqlalchemy import URL
 
 from app.cron import JobContext, crontab, every, job
-from app.cron.inject import prepare
 from app.cron.memory_store import MemoryStore
 from app.cron.schedule import Schedule
-from app.cron.scheduler import Scheduler
 from app.cron.store import Claim, Claimed, Finish, Look
-from support import OPERATIONS, FakeClock, cron_app, fixed, replica, running
+from support import OPERATIONS, FakeClock, cron_app, fixed, replica, running, scheduler_of
 
 Log = pytest.LogCaptureFixture
 Function = Callable[..., Any]
@@ -199,9 +196,7 @@ async def test_what_is_due_and_held_is_looked_at_and_not_claimed(
 async def test_only_who_asks_for_a_run_waits_for_a_lock(clock: FakeClock) -> None:
     """Somebody waits for that one; what is due has other processes."""
     store = Watched(clock)
-    [injected] = prepare([tick([])], FastAPI())
-    options: Any = {"clock": clock, "random": fixed(0), "state": {}}
-    async with Scheduler([injected], store=store, **options) as scheduler:
+    async with scheduler_of(tick([]), store=store, clock=clock) as scheduler:
         await clock.settle()
         await clock.run(scheduler.run("tick"))
         assert store.waits == [False, True]

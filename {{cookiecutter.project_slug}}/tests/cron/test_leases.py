@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import URL, Connection, text
 
 from app.cron import JobContext, every, job
+from app.cron.database import Database
 from app.cron.fence import WriteTooLong
 from app.cron.leases import Leases
 from app.cron.memory_store import MemoryStore
@@ -19,6 +20,7 @@ from app.cron.schedule import Schedule
 from app.cron.store import StoreUnavailable
 from support import FakeClock, replica
 from support.databases import query
+from support.stores import sql_store
 
 Log = pytest.LogCaptureFixture
 Function = Callable[..., Any]
@@ -36,12 +38,6 @@ def endless(ends: list[float], name: str = "endless", schedule: Schedule = HOURL
             ends.append(ctx.clock.monotonic())
 
     return body
-
-
-class Leasing(MemoryStore):
-    """A store that gives leases."""
-
-    lease = timedelta(seconds=30)  # type: ignore[assignment]
 
 
 def change(url: URL, assignment: str) -> None:
@@ -84,9 +80,11 @@ async def test_each_heartbeat_that_fails_is_told_and_no_more(
     assert "never retrieved" not in caplog.text
 
 
-async def test_after_the_stop_nobody_looks_after_leases(clock: FakeClock) -> None:
+async def test_after_the_stop_nobody_looks_after_leases(
+    clock: FakeClock, database: Database
+) -> None:
     """The task has ended, and is not only told to."""
-    leases = Leases(Leasing(clock), clock, list)
+    leases = Leases(sql_store(database, clock), clock, list)
     leases.start()
     await clock.settle()
     assert not leases.dead()

@@ -1,6 +1,7 @@
 """Moments: as numbers, and as columns."""
 
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from sqlalchemy import Column, MetaData, Table, create_engine, select
@@ -32,8 +33,15 @@ def test_a_column_of_moments_is_one_of_large_integers() -> None:
 
 def test_a_statement_with_moments_is_compiled_once() -> None:
     """SQLAlchemy keeps it: a column may have any type."""
-    table = Table("things", MetaData(), Column("at", Moment()))
-    assert select(table).where(table.c.at > EPOCH)._generate_cache_key() is not None
+    table, cache = Table("things", MetaData(), Column("at", Moment())), dict[Any, Any]()
+    engine = create_engine("sqlite://", execution_options={"compiled_cache": cache})
+    with engine.connect() as connection:
+        table.create(connection)
+        cache.clear()
+        for _ in range(2):
+            connection.execute(select(table).where(table.c.at > EPOCH))
+    engine.dispose()
+    assert len(cache) == 1
 
 
 @pytest.mark.parametrize(("moment", "microseconds"), MOMENTS)

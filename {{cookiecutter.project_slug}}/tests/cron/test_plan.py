@@ -1,7 +1,6 @@
 """The plan: when each job is tried, by what the store says of it."""
 
 from datetime import timedelta
-from random import Random
 
 import pytest
 
@@ -11,7 +10,7 @@ from app.cron.job import Job
 from app.cron.plan import LOOK_EVERY, Plan
 from app.cron.schedule import Schedule, crontab, every
 from app.cron.store import Look
-from support import FakeClock, fixed
+from support import FakeClock, fixed, noted
 
 MICROSECOND = timedelta(microseconds=1)
 SECOND = timedelta(seconds=1)
@@ -63,12 +62,7 @@ async def test_a_paused_job_keeps_no_other_back(clock: FakeClock) -> None:
 async def test_a_first_run_has_chance_of_its_own(clock: FakeClock) -> None:
     """Each job's, and the same however often the store asks."""
     keys = list[str]()
-
-    def random(key: str) -> Random:
-        keys.append(key)
-        return Random(0)
-
-    registration = plan_of(clock, random=random).registration("tick")
+    registration = plan_of(clock, random=noted(keys)).registration("tick")
     assert registration.first(clock.now()) == registration.first(clock.now())
     assert keys == ["tick:0:gap"] * 2
 
@@ -229,12 +223,7 @@ async def test_a_look_drops_what_is_not_in_it(clock: FakeClock) -> None:
 async def test_a_wish_is_for_the_run_after_the_last_one_known(clock: FakeClock) -> None:
     """The gap after it is drawn for that run."""
     keys = list[str]()
-
-    def random(key: str) -> Random:
-        keys.append(key)
-        return Fixed(1)
-
-    plan = plan_of(clock, random=random)
+    plan = plan_of(clock, random=noted(keys, 1))
     plan.know("tick", 7)
     wish = plan.wish("tick")
     assert (wish.name, wish.run_no, wish.forced) == ("tick", 7, False)

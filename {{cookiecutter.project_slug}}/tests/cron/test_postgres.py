@@ -36,7 +36,7 @@ from app.cron.tables import lock_schema, upgrade_tables
 from app.db import database_at
 from support import FakeClock, on_postgres, query, replica
 from support.counts import create, increment, read_count
-from support.databases import contents, disconnect
+from support.databases import busy, contents, disconnect
 from support.process import POLL_SECONDS, REAL_SECONDS_MAX
 from support.stores import (
     LEASE,
@@ -431,30 +431,26 @@ async def test_time_goes_on_within_a_transaction(database: Database) -> None:
 # Limits
 
 
-def test_a_write_waits_for_a_lock_in_vain(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("use", "function", "answer"),
+    [("write_here", increment, None), ("read_here", read_count, 0)],
+    ids=["write", "read"],
+)
+def test_a_lock_is_waited_for_in_vain(
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    use: str,
+    function: Callable[[Connection], Any],
+    answer: object,
 ) -> None:
-    """Not for ever; it may be tried again."""
+    """Such as a migration takes: not for ever; it may be tried again."""
     monkeypatch.setattr("app.cron.postgres.LOCK_SECONDS", 0.05)
     database.write_here(create)
     with transaction(database, "LOCK TABLE counts"):
         with pytest.raises(OperationalError, match="lock timeout") as error:
-            database.write_here(increment)
+            getattr(database, use)(function)
         assert database.may_be_waited_for(error.value)
-    database.write_here(increment)
-
-
-def test_a_read_waits_for_a_lock_in_vain(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As a migration takes: not for ever, either."""
-    monkeypatch.setattr("app.cron.postgres.LOCK_SECONDS", 0.05)
-    database.write_here(create)
-    with transaction(database, "LOCK TABLE counts"):
-        with pytest.raises(OperationalError, match="lock timeout") as error:
-            database.read_here(read_count)
-        assert database.may_be_waited_for(error.value)
-    assert database.read_here(read_count) == 0
+    assert getattr(database, use)(function) == answer
 
 
 async def test_who_is_frozen_in_a_claim_keeps_the_job_for_some_seconds_only(
@@ -543,16 +539,8 @@ async def test_the_limits_of_a_fence_end_with_its_transaction(
 
 async def test_an_urgent_write_waits_for_no_other(database: Database) -> None:
     """It has a connection of its own."""
-    gate = threading.Event()
-    others = [
-        asyncio.create_task(database.write(lambda _: gate.wait(REAL_SECONDS_MAX)))
-        for _ in range(WRITERS)
-    ]
-    await asyncio.sleep(0)
-    assert await database.write(lambda _: "urgent", urgent=True) == "urgent"
-    assert not any(other.done() for other in others)
-    gate.set()
-    await asyncio.gather(*others)
+    async with busy(database.write, WRITERS):
+        assert await database.write(lambda _: "urgent", urgent=True) == "urgent"
 
 
 async def test_what_is_urgent_has_threads_of_its_own(database: Database) -> None:

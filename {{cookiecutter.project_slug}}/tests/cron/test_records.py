@@ -1,7 +1,6 @@
 """The records: what people see of the jobs and how they steer them, the code running or not."""
 
 import asyncio
-import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, timedelta
 from typing import Any
@@ -16,8 +15,7 @@ from app.cron.records import OUTCOMES, JobRecord, Records
 from app.cron.sql_store import SqlStore
 from app.cron.store import Claimed, Outcome, Run
 from support import FakeClock, on_postgres
-from support.databases import contents
-from support.process import REAL_SECONDS_MAX
+from support.databases import busy, contents
 from support.stores import (
     INTERVAL,
     LEASE,
@@ -70,17 +68,9 @@ async def test_who_looks_waits_for_no_reader(
     records: Records, store: SqlStore, database: Database
 ) -> None:
     """The health of a service is asked for while its jobs read long reports."""
-    gate = threading.Event()
-    reports = [
-        asyncio.create_task(database.read(lambda _: gate.wait(REAL_SECONDS_MAX)))
-        for _ in range(READERS)
-    ]
-    await asyncio.sleep(0)
-    assert [job.name for job in await records.jobs()] == ["tick"]
-    assert (await records.now()).tzinfo is UTC
-    assert not any(report.done() for report in reports)
-    gate.set()
-    await asyncio.gather(*reports)
+    async with busy(database.read, READERS):
+        assert [job.name for job in await records.jobs()] == ["tick"]
+        assert (await records.now()).tzinfo is UTC
 
 
 @on_postgres
@@ -88,16 +78,8 @@ async def test_who_asks_waits_for_no_writer(
     records: Records, store: SqlStore, database: Database
 ) -> None:
     """Nor does the scheduler. SQLite has one, who lets them go ahead."""
-    gate = threading.Event()
-    writes = [
-        asyncio.create_task(database.write(lambda _: gate.wait(REAL_SECONDS_MAX)))
-        for _ in range(WRITERS)
-    ]
-    await asyncio.sleep(0)
-    await records.request("tick")
-    assert not any(write.done() for write in writes)
-    gate.set()
-    await asyncio.gather(*writes)
+    async with busy(database.write, WRITERS):
+        await records.request("tick")
 
 
 # Jobs

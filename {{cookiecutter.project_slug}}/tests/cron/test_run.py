@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from functools import partial
 from itertools import pairwise
-from random import Random
 from typing import Annotated, Any
 
 import pytest
@@ -20,7 +19,7 @@ from app.cron.memory_store import MemoryStore
 from app.cron.run import JobRun
 from app.cron.store import Claimed, Run
 from app.cron.threads import DaemonThreads
-from support import FakeClock, cron_app, fixed, replica, running
+from support import FakeClock, cron_app, fixed, noted, replica, running
 from support.databases import query, schema
 
 Log = pytest.LogCaptureFixture
@@ -457,15 +456,11 @@ async def test_the_chance_of_what_comes_next_is_its_own(clock: FakeClock) -> Non
     """It follows from the job, the run and what it is for, whatever else is drawn."""
     keys = list[str]()
 
-    def random(key: str) -> Random:
-        keys.append(key)
-        return Random(0)
-
     @job(AT_ONCE)
     async def subject() -> None:
         raise ValueError
 
-    run = run_of(subject, clock, random=random)
+    run = run_of(subject, clock, random=noted(keys))
     await asyncio.wait([run.task])
     run.finish().next_run_at(clock.now(), clock.now())
     assert keys == ["subject:1:body", "subject:1:gap", "subject:1:retry"]

@@ -10,16 +10,21 @@ from random import Random
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from sqlalchemy import URL
 
 from app.cron import JobContext, crontab, every, job
-from app.cron.inject import prepare
 from app.cron.memory_store import MemoryStore
 from app.cron.schedule import Every, Schedule
-from app.cron.scheduler import Scheduler
 from app.cron.store import Look, StoreUnavailable
-from support import OPERATIONS, FakeClock, Replica, cron_app, fixed, replica, running
+from support import (
+    OPERATIONS,
+    FakeClock,
+    Replica,
+    cron_app,
+    replica,
+    running,
+    scheduler_of,
+)
 from support.process import wait_until
 
 Log = pytest.LogCaptureFixture
@@ -706,11 +711,6 @@ async def test_an_end_is_told_to_the_others(clock: FakeClock, url: URL) -> None:
         records = {process.owner: process for process in await two.store.processes()}
         assert records[one.name].stopped_at == clock.now()
         assert records[two.name].stopped_at is None
-
-
-def scheduler_of(*jobs: Function, **options: Any) -> Scheduler:
-    """A scheduler of these jobs."""
-    return Scheduler(prepare(jobs, FastAPI()), random=fixed(0), state={}, **options)
 
 
 class Hanging(MemoryStore):

@@ -275,16 +275,6 @@ async def test_an_old_schema_is_upgraded(clock: FakeClock, settings: Settings) -
     assert query(settings, "SELECT count(*) FROM guests") == [(0,)]
 
 
-async def test_what_this_code_has_upgraded_itself_is_no_revision_to_tell_of(
-    clock: FakeClock, settings: Settings, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A second start finds all done."""
-    for _ in range(2):
-        async with running(create_app(settings, jobs=[], clock=clock), clock):
-            pass
-    assert warnings(caplog) == []
-
-
 async def test_each_revision_from_the_future_is_told(
     clock: FakeClock, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -313,10 +303,14 @@ async def test_migrations_may_lie_in_any_folder(
 async def test_without_a_word_the_clock_is_that_of_the_machine(settings: Settings) -> None:
     """Tests bring their own, a server does not."""
     app = create_app(settings, jobs=[])
-    assert app.title == "Service"
     async with app.router.lifespan_context(app) as state:
         assert state is not None
         assert state["scheduler"].problem() is None
+
+
+def test_the_docs_are_headed_by_the_title(settings: Settings) -> None:
+    """As `/docs` shows it."""
+    assert create_app(settings, jobs=[]).openapi()["info"]["title"] == "Service"
 
 
 async def test_a_revision_from_the_future_is_left_alone(

@@ -1,7 +1,7 @@
 """What tests hold in their hands: a clock and chance of their own, and an app that runs on them."""
 
-from .app import cron_app, running, seconds_to_end
-from .chance import fixed
+from .app import cron_app, running, scheduler_of, seconds_to_end
+from .chance import fixed, noted
 from .clock import FakeClock, Gate
 from .databases import on_postgres, on_sqlite, outside, path_of, query
 from .replicas import OPERATIONS, Replica, replica
@@ -19,6 +19,7 @@ __all__ = [
     "cron_app",
     "fixed",
     "insert_sessions",
+    "noted",
     "notes",
     "on_postgres",
     "on_sqlite",
@@ -27,6 +28,7 @@ __all__ = [
     "query",
     "replica",
     "running",
+    "scheduler_of",
     "seconds_to_end",
     "served",
     "serving",

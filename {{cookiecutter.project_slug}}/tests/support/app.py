@@ -13,6 +13,7 @@ from app.cron.inject import prepare
 from app.cron.memory_store import MemoryStore
 from app.cron.scheduler import Scheduler
 
+from .chance import fixed
 from .clock import FakeClock
 
 
@@ -37,6 +38,11 @@ def cron_app(
             yield
 
     return FastAPI(lifespan=lifespan)
+
+
+def scheduler_of(*jobs: Callable[..., Any], **options: Any) -> Scheduler:
+    """A scheduler of these jobs, without an app around it."""
+    return Scheduler(prepare(jobs, FastAPI()), random=fixed(0), state={}, **options)
 
 
 @asynccontextmanager

@@ -1,7 +1,9 @@
 """Databases in a test: a new one for it, on SQLite and on Postgres, and a look from outside."""
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +15,8 @@ from sqlalchemy.pool import NullPool
 from app.cron.database import Database
 from app.cron.tables import lock_schema, upgrade_tables
 from app.db import MIGRATIONS, database_at
+
+from .process import REAL_SECONDS_MAX
 
 TABLES = ("cron_schema", "cron_job", "cron_run", "cron_process")
 
@@ -120,6 +124,23 @@ def locked(subject: Subject, *, to_readers: bool = False) -> Iterator[Connection
             for table in inspect(connection).get_table_names():
                 connection.exec_driver_sql(f"LOCK TABLE {table} IN {mode} MODE")
         yield connection
+
+
+@asynccontextmanager
+async def busy(
+    use: Callable[[Callable[[Connection], object]], Coroutine[Any, Any, object]], count: int
+) -> AsyncIterator[None]:
+    """In the block, so many reads or writes are under way, by `database.read` or `.write`. It fails
+    if one of them has ended: whatever was done in it has waited for that."""
+    gate = threading.Event()
+    others = [asyncio.create_task(use(lambda _: gate.wait(REAL_SECONDS_MAX))) for _ in range(count)]
+    await asyncio.sleep(0)
+    try:
+        yield
+        assert not any(other.done() for other in others)
+    finally:
+        gate.set()
+        await asyncio.gather(*others)
 
 
 def disconnect(subject: Subject) -> None:
