@@ -594,6 +594,25 @@ async def test_after_a_checkpoint_the_log_begins_anew(database: Database, path: 
 
 
 @on_sqlite
+async def test_a_checkpoint_takes_what_a_reader_has_held(database: Database, path: Path) -> None:
+    """Who reads keeps what is newer in the log. When he leaves in time, that goes into the file."""
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM cron_job").fetchall()
+        database.write_here(write_much)
+        size = log_of(path).stat().st_size
+
+        def leave(_: Any, __: Any, statement: str, *___: Any) -> None:
+            if "busy_timeout = 0" in statement:  # before its last try
+                reader.execute("ROLLBACK")
+
+        event.listen(database._read_engine, "after_cursor_execute", leave)
+        await database.checkpoint()
+    database.write_here(write_much)
+    assert log_of(path).stat().st_size == size
+
+
+@on_sqlite
 async def test_a_checkpoint_waits_for_no_reader(database: Database, path: Path) -> None:
     """It would keep others from writing for as long."""
     with closing(sqlite3.connect(path, isolation_level=None)) as reader:

@@ -1,7 +1,9 @@
 """The ends of runs that the store does not get: who waits for them hears of it."""
 
 import asyncio
+import gc
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pytest
 
@@ -49,3 +51,15 @@ async def test_who_does_not_wait_any_more_is_not_told(clock: FakeClock) -> None:
     ends.give_up()
     with pytest.raises(asyncio.CancelledError):
         await end
+
+
+async def test_that_nobody_waits_for_an_end_is_no_error(clock: FakeClock) -> None:
+    """asyncio complains of a failure that nobody has read. Here nobody has to."""
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    ends = Ends(MemoryStore(clock), nobody)
+    ends.of("tick")
+    ends.give_up()
+    del ends
+    gc.collect()
+    assert complaints == []

@@ -6,12 +6,12 @@ Both stores keep it. What takes more than one process is in `test_sql_store.py`.
 import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from app.cron.memory_store import MemoryStore
-from app.cron.store import HISTORY_RUNS, Claim, Outcome, Store
+from app.cron.store import HISTORY_RUNS, Claim, Outcome, Registration, Store
 from support import FakeClock
 from support.databases import cron_database, empty_url
 from support.stores import (
@@ -32,6 +32,7 @@ MICROSECOND = timedelta(microseconds=1)
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
+MONDAY = datetime(2026, 1, 5, tzinfo=UTC)
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
@@ -42,6 +43,44 @@ def store(request: pytest.FixtureRequest, clock: FakeClock) -> Iterator[Store]:
     else:
         with cron_database(empty_url(request)) as database:
             yield sql_store(database, clock)
+
+
+# When a job cannot be due any more
+
+
+@pytest.mark.parametrize(
+    ("started", "latest", "why"),
+    [
+        (None, "02T03:00", "it has never run"),
+        ("01T03:00", "02T03:00", "it ran the day before"),
+        ("02T02:30", "02T03:00", "it began just now"),
+        ("02T02:31", "02T03:00", "set back by a minute: three o'clock is still to come"),
+        ("02T03:00", "03T03:00", "set back by half an hour: three o'clock has been"),
+        ("03T02:59", "03T03:00", "set back by a day: the last one before is still to come"),
+        ("03T03:01", "02T03:00", "set back by two times of day: what has been counts no more"),
+    ],
+)
+def test_a_clock_set_back_makes_nothing_due_again(
+    started: str | None, latest: str, why: str
+) -> None:
+    """It is half past two on the second, and the job runs at three each day."""
+
+    def january(moment: str) -> datetime:
+        return datetime.fromisoformat(f"2026-01-{moment}Z")
+
+    def next_three(moment: datetime) -> datetime:
+        today = moment.replace(hour=3, minute=0)
+        return today if moment < today else today + timedelta(days=1)
+
+    daily = Registration("tick", next_three, next_three, steady=False)
+    started_at = january(started) if started else None
+    assert daily.latest_due(january("02T02:30"), started_at) == january(latest), why
+
+
+def test_a_steady_job_counts_from_now() -> None:
+    """Whenever it began: its gap is as long as ever."""
+    steady = first_in(MINUTE, steady=True)
+    assert steady.latest_due(MONDAY, MONDAY + HOUR) == MONDAY + timedelta(days=1)
 
 
 # Registering

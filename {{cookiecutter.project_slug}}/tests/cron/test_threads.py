@@ -122,6 +122,15 @@ def test_there_are_as_many_threads_as_the_limit(two: DaemonThreads) -> None:
     assert sorted(work.result(REAL_SECONDS_MAX) for work in works) == [0, 1]
 
 
+def test_after_much_work_there_are_as_many_threads(two: DaemonThreads) -> None:
+    """What is over counts for nothing: two works that come later still go side by side."""
+    for _ in range(5):
+        two.submit(own_name).result(REAL_SECONDS_MAX)
+    barrier = threading.Barrier(2, timeout=REAL_SECONDS_MAX)
+    works = [two.submit(barrier.wait) for _ in range(2)]
+    assert sorted(work.result(REAL_SECONDS_MAX) for work in works) == [0, 1]
+
+
 def test_a_free_thread_is_used_again(two: DaemonThreads) -> None:
     """Work after work needs one thread, not two."""
     for _ in range(5):
@@ -179,6 +188,11 @@ def test_what_goes_ahead_does_not_wait_in_line(one: DaemonThreads, gate: threadi
 def test_what_goes_ahead_is_done_by_the_same_threads(one: DaemonThreads) -> None:
     """There are none beside, so nothing is done at the same time."""
     assert one.submit(own_name).result() == one.ahead.submit(own_name).result()
+
+
+def test_what_goes_ahead_has_its_arguments(one: DaemonThreads) -> None:
+    """All that it was given."""
+    assert one.ahead.submit(int, "ff", base=16).result(REAL_SECONDS_MAX) == 255
 
 
 def test_what_goes_ahead_does_not_outlive_the_shutdown(

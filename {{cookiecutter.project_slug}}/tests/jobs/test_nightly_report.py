@@ -19,7 +19,7 @@ from app.db import database_at, get_database
 from app.jobs.nightly_report import nightly_report
 from app.main import create_app
 from app.settings import Settings
-from support import FakeClock, insert_sessions, notes, query, running
+from support import FakeClock, RunJob, insert_sessions, notes, query, running
 
 T = TypeVar("T")
 
@@ -80,6 +80,14 @@ async def test_the_report_is_made_at_three_in_madrid(
         assert reports() == [f"sessions-{three:%Y-%m-%d}.csv"]
         next_run_at = query(settings, "SELECT next_run_at FROM cron_job")
     assert next_run_at == [(to_microseconds(three + timedelta(hours=hours)),)]
+
+
+async def test_a_report_has_the_day_that_it_is_in_madrid(clock: FakeClock, run_job: RunJob) -> None:
+    """Half an hour past midnight there is the day before in UTC."""
+    clock.step(hours=-2, minutes=-29)
+    assert (await run_job(nightly_report)).outcome == "ok"
+    assert clock.now() == datetime(2025, 12, 31, 23, 30, tzinfo=UTC)
+    assert reports() == ["sessions-2026-01-01.csv"]
 
 
 async def test_a_report_without_sessions_has_a_header(clock: FakeClock, settings: Settings) -> None:
