@@ -10,6 +10,7 @@ import pytest
 from tools import mutants
 from tools.mutation.__main__ import Subject, main
 from tools.mutation.mutant import mutants_of
+from tools.mutation.reach import is_for_postgres
 
 GREETING = """from functools import cache
 
@@ -120,6 +121,19 @@ def test_answer() -> None:
     assert asyncio.run(answer()) == 42
 """
 
+# Read on import only, by the very file with the test.
+JOBS = "JOBS = [min, max]\n"
+
+TEST_OF_JOBS = """import pytest
+
+from app.jobs import JOBS
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_job(job) -> None:
+    assert job([1])
+"""
+
 UNKNOWN = """app/limit.py limited
 - return max(count, 10)
 + return max(count, 11)
@@ -206,6 +220,14 @@ def test_what_is_done_after_a_timeout_is_mutated_too(
     assert "- return 42" not in proof.output
 
 
+def test_what_a_test_imports_is_for_that_test(proof: Proof) -> None:
+    """No line of the app that it runs has the name."""
+    proof.write("app/jobs.py", JOBS)
+    proof.write("tests/test_jobs.py", TEST_OF_JOBS)
+    assert proof.make("app/jobs.py") == 0
+    assert int(proof.row("app/jobs.py")[1]) > 0
+
+
 def test_a_hang_is_a_kill_of_its_own(proven: Proof) -> None:
     """A loop that never ends is ended, and counted apart."""
     assert int(proven.row("app/limit.py")[2]) > 0
@@ -255,6 +277,24 @@ def test_what_no_test_runs_is_left_out_like_all_else(proof: Proof) -> None:
     proof.write("app/unused.py", "def unused() -> int:\n    return 42\n")
     assert proof.make("app/unused.py", "--minutes", "0") == 0
     assert "0 mutants tried, 0 survived" in proof.output
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from .postgres import name",
+        "lock_rows(connection)",
+        "if isinstance(database, SqliteDatabase):",
+    ],
+)
+def test_what_differs_by_the_database_is_for_tests_on_postgres_too(source: str) -> None:
+    """What is said of a file, say."""
+    assert is_for_postgres(source)
+
+
+def test_what_all_databases_share_is_for_one() -> None:
+    """Another would only take longer."""
+    assert not is_for_postgres("database.write(increment)")
 
 
 def test_a_condition_outside_of_functions_is_mutated_too() -> None:

@@ -26,9 +26,13 @@ DOOR = "__main__.py"
 TEXT = re.compile(r'"([^"{}%]{4,})"')
 
 
+# A file with more to it on Postgres, where rows are locked, than on SQLite.
+KINDS = re.compile(r"postgres|lock_rows|isinstance\(\w+, SqliteDatabase\)", re.IGNORECASE)
+
+
 def is_for_postgres(source: str) -> bool:
-    """Whether a file has more to it on Postgres, where rows are locked, than on SQLite."""
-    return "postgres" in source.lower() or "lock_rows" in source
+    """Whether tests on Postgres see more of a file than others do."""
+    return KINDS.search(source) is not None
 
 
 @dataclass
@@ -129,8 +133,8 @@ class Reach:
                     yield file, number
 
     def _reading(self, mutant: Mutant) -> set[str]:
-        """Return the tests that may read its names in their module: that runs no line of it."""
-        name = re.compile(rf"\.({'|'.join(mutant.names)})\b")
+        """Return the tests whose files may read its names: that runs no line of the app."""
+        name = re.compile(rf"(\.|\bimport .*\b)({'|'.join(mutant.names)})\b")
         files = {file for file, text in self.texts.items() if name.search(text)}
         return {test for test in self.seconds if test.split("::")[0] in files}
 
