@@ -12,7 +12,7 @@ from sqlalchemy import URL
 
 from support import on_postgres
 from support.databases import name_of
-from support.process import FreshServer, Server, get, http_client, post
+from support.process import FreshServer, Server, free_port, get, http_client, post
 
 HIDDEN = "hidden"
 
@@ -213,33 +213,10 @@ def service():
     assert "tidy run 1: ok, and ended" in server.output
 
 
-@pytest.mark.parametrize("variable", ["PORT", "UVICORN_PORT"])
-def test_a_platform_says_the_port(tmp_path: Path, variable: str) -> None:
-    """By PORT, as most do, or as uvicorn calls it."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with Server(tmp_path, port=None, **{variable: f"{port}"}) as server:
-        assert server.url() == f"http://127.0.0.1:{port}"
-
-
-@pytest.mark.parametrize("variable", ["PORT", "UVICORN_PORT"])
-def test_the_environment_says_the_port_before_the_file(tmp_path: Path, variable: str) -> None:
-    """`.env` may hold uvicorn's variables; it says only what the environment does not."""
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("", 0)) as two:
-        in_file, in_environment = one.getsockname()[1], two.getsockname()[1]
-    (tmp_path / ".env").write_text(f"UVICORN_PORT={in_file}\n")
-    with Server(tmp_path, port=None) as server:
-        assert server.url() == f"http://127.0.0.1:{in_file}"
-    with Server(tmp_path, port=None, **{variable: f"{in_environment}"}) as server:
-        assert server.url() == f"http://127.0.0.1:{in_environment}"
-
-
-def test_the_file_says_the_port_as_a_platform_does(tmp_path: Path) -> None:
-    """PORT means the same in `.env`."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    (tmp_path / ".env").write_text(f"PORT={port}\n")
-    with Server(tmp_path, port=None) as server:
+def test_a_platform_says_the_port(tmp_path: Path) -> None:
+    """The server is there. What else may say it is in `test_command.py`."""
+    port = free_port()
+    with Server(tmp_path, port=None, PORT=f"{port}") as server:
         assert server.url() == f"http://127.0.0.1:{port}"
 
 
