@@ -595,7 +595,7 @@ async def test_after_a_checkpoint_the_log_begins_anew(database: Database, path: 
 
 @on_sqlite
 async def test_a_checkpoint_takes_what_a_reader_has_held(database: Database, path: Path) -> None:
-    """Who reads keeps what is newer in the log. When he leaves in time, that goes into the file."""
+    """A reader keeps what is newer in the log. When it leaves in time, that goes into the file."""
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT * FROM cron_job").fetchall()

@@ -126,15 +126,6 @@ async def test_an_urgent_read_waits_for_no_long_one(database: Database) -> None:
         await database.read(lambda _: None, urgent=True)
 
 
-def test_def_jobs_read_beside_each_other(database: Database) -> None:
-    """However many they are: each has a connection of its own, and none waits for another."""
-    count = 20
-    together = threading.Barrier(count, timeout=REAL_SECONDS_MAX)
-    with ThreadPoolExecutor(count) as pool:
-        reads = [pool.submit(database.read_here, lambda _: together.wait()) for _ in range(count)]
-    assert sorted(read.result() for read in reads) == [*range(count)]
-
-
 # Writing under a check
 
 

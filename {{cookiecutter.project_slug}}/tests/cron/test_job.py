@@ -110,7 +110,7 @@ def test_a_partial_of_async_def_is_for_the_event_loop() -> None:
 
 
 def test_what_has_no_name_is_named_as_it_is_written() -> None:
-    """That makes no name, and the message tells it."""
+    """Its repr is no name for a job, and the error shows it."""
     with pytest.raises(JobError, match=r"^job 'functools\.partial\(<function tick at \w+>\)': "):
         collect([job(FIVE_MINUTES)(partial(tick))])
 

@@ -66,7 +66,7 @@ async def test_a_database_that_is_away_at_the_start_is_waited_for(
 ) -> None:
     """The app starts without it, and the jobs when it is there."""
     starts = list[float]()
-    await clock.advance(seconds=5)
+    await clock.advance(seconds=5)  # so that its time does not begin at 0
     async with replica(clock, url, tick(starts), fails=OPERATIONS) as one:
         await clock.advance(seconds=14)
         assert one.store.times("register") == [5, 6, 8, 12]
@@ -74,6 +74,16 @@ async def test_a_database_that_is_away_at_the_start_is_waited_for(
         await clock.advance(seconds=61)
     assert starts == [20, 80]
     assert "cron: the database is back after 15 s" in caplog.messages
+
+
+async def test_a_process_that_starts_nothing_sees_that_the_database_is_back(
+    clock: FakeClock, url: URL
+) -> None:
+    """Though it was away from the start, and a job is overdue, it need not claim to know."""
+    async with replica(clock, url, tick([]), claims=False, fails=OPERATIONS) as one:
+        one.store.fails = ()
+        await clock.advance(minutes=10)
+        assert one.scheduler.outage() is None
 
 
 async def test_each_change_is_a_line_of_log(clock: FakeClock, url: URL, caplog: Log) -> None:

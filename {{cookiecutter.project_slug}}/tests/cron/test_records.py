@@ -77,7 +77,7 @@ async def test_who_looks_waits_for_no_reader(
 async def test_who_asks_waits_for_no_writer(
     records: Records, store: SqlStore, database: Database
 ) -> None:
-    """Nor does the scheduler. SQLite has one, who lets them go ahead."""
+    """Nor does the scheduler. SQLite has one writer, which takes first what is urgent."""
     async with busy(database.write, WRITERS):
         await records.request("tick")
 

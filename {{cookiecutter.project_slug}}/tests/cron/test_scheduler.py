@@ -354,6 +354,22 @@ async def test_who_gives_up_waiting_twice_leaves_no_claim_without_a_run(
         assert await outcomes(one) == ["ok"]
 
 
+async def test_a_run_whose_claim_is_answered_after_the_grace_is_given_back(
+    clock: FakeClock, url: URL
+) -> None:
+    """It begins no more. Who has asked for it is told, and others may have the job at once."""
+    async with replica(clock, url, tick([]), claims=False, seconds_after={"claim": 5.5}) as one:
+        asked = asyncio.create_task(one.scheduler.run("tick"))
+        await clock.settle()
+        await one.stop()
+        finish = await asked
+        assert finish is not None
+        assert finish.outcome == "missed"
+        assert await outcomes(one) == ["missed"]
+        [look] = await one.store.look(["tick"])
+        assert look.held_for <= timedelta(0)
+
+
 async def test_runs_that_were_asked_for_are_not_kept(clock: FakeClock, url: URL) -> None:
     """Or a process would have a task more for each, for as long as it lives."""
     async with replica(clock, url, tick([]), claims=False) as one:
@@ -428,7 +444,7 @@ async def test_no_thread_for_jobs_is_left(clock: FakeClock) -> None:
 
 
 async def test_the_end_tells_whom_it_waits_for(clock: FakeClock, caplog: Log) -> None:
-    """Once, in a task whose name says what it does."""
+    """Once, and by name."""
 
     async def body(ctx: JobContext) -> None:
         await ctx.clock.sleep(60)
@@ -438,6 +454,21 @@ async def test_the_end_tells_whom_it_waits_for(clock: FakeClock, caplog: Log) ->
         pass
     told = [line for line in caplog.messages if "stopping" in line]
     assert told == ["cron: stopping; waiting up to 5 s for one, two"]
+
+
+async def test_the_end_is_a_task_with_a_name(clock: FakeClock) -> None:
+    """As who looks at a process that does not end will see it."""
+
+    @job(AT_ONCE)
+    async def slow(ctx: JobContext) -> None:
+        await ctx.clock.sleep(4)
+
+    async with scheduler_of(slow, store=MemoryStore(clock), clock=clock) as scheduler:
+        await clock.settle()
+        stop = asyncio.create_task(scheduler.stop())
+        await clock.settle()
+        assert "cron stop" in {task.get_name() for task in asyncio.all_tasks()}
+        await clock.run(stop)
 
 
 async def test_a_cancel_during_the_end_is_raised_after_it(clock: FakeClock) -> None:
@@ -453,7 +484,6 @@ async def test_a_cancel_during_the_end_is_raised_after_it(clock: FakeClock) -> N
         await clock.settle()
         stop = asyncio.create_task(scheduler.stop())
         await clock.settle()
-        assert "cron stop" in {task.get_name() for task in asyncio.all_tasks()}
         stop.cancel()
         await clock.run(asyncio.wait([stop]))
         assert stop.cancelled()

@@ -261,22 +261,20 @@ def test_list_shows_errors_and_how_many_in_a_row(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "expected"),
+    ("change", "next_run"),
     [
-        ("next_run_at = 0", "now"),
-        ("requested_at = 1", "now"),
-        ("requested_at = 1, paused = TRUE", "now"),
-        ("paused = TRUE", "paused"),
-        ("paused = TRUE, next_run_at = 0", "paused"),
+        ("next_run_at = 0", "now       Jan 01 00:00"),
+        ("requested_at = 1", "now       Jan 01 00:00"),
+        ("requested_at = 1, paused = TRUE", "now       Jan 01 00:00"),
+        ("paused = TRUE", "paused  "),
+        ("paused = TRUE, next_run_at = 0", "paused  "),
     ],
 )
-def test_list_shows_what_is_due_or_paused(shell: Shell, change: str, expected: str) -> None:
+def test_list_shows_what_is_due_or_paused(shell: Shell, change: str, next_run: str) -> None:
     """Now is what is overdue or was asked for. What is paused is due only if it was asked for."""
     shell("run tick", tick)
     shell.change(change)
-    _, _, next_run, time, *_ = shell("list", tick).second.split()
-    assert next_run == expected
-    assert (":" in time or time == "Jan") == (expected == "now")
+    assert shell("list", tick).second.startswith(f"tick  every(minutes=5)  {next_run}  0.0 s ago")
 
 
 def test_list_shows_a_run_under_way_and_where(shell: Shell) -> None:
@@ -639,7 +637,7 @@ def test_run_runs_a_job_that_is_not_due(shell: Shell, monkeypatch: pytest.Monkey
     shell.wait(minutes=1)
     answer = shell("run tick", tick)
     assert (answer.code, answer.errors) == (0, [])
-    assert re.fullmatch(r"tick run 2: ok, gone: 3, after \d\.\d s", answer.first)
+    assert re.fullmatch(r"tick run 2: ok, gone: 3, after \d+\.\d s", answer.first)
     assert "  in 5 min  00:06:00  " in shell("list", tick).second
 
 
@@ -1005,7 +1003,7 @@ def test_run_due_of_no_jobs_is_done(shell: Shell) -> None:
 async def test_run_due_goes_on_though_nobody_reads_it(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What cannot be told any more is told when all runs have ended."""
+    """All runs end, and only then it fails for that."""
     ended = list[tuple[str, str]]()
 
     def tell(finish: Finish, took: timedelta) -> None:
@@ -1017,7 +1015,7 @@ async def test_run_due_goes_on_though_nobody_reads_it(
     commands = Commands(impatient, [tick, last], WallClock())
     with pytest.raises(BrokenPipeError):
         await commands.do(read_arguments(["run-due"]))
-    assert ended == [("tick", "ok"), ("last", "ok")]
+    assert sorted(ended) == [("last", "ok"), ("tick", "ok")]
 
 
 def test_a_run_without_a_note_is_told_without_one(shell: Shell) -> None:
@@ -1026,7 +1024,7 @@ def test_a_run_without_a_note_is_told_without_one(shell: Shell) -> None:
     @job(every(minutes=5))
     async def silent() -> None: ...
 
-    assert re.fullmatch(r"silent run 1: ok, after 0\.\d s", shell("run silent", silent).first)
+    assert re.fullmatch(r"silent run 1: ok, after \d+\.\d s", shell("run silent", silent).first)
 
 
 def test_json_is_for_people_too(shell: Shell) -> None:
@@ -1167,6 +1165,20 @@ def test_forget_waits_for_the_end_of_a_run(shell: Shell) -> None:
     line = "tick is running elsewhere, in rival: not forgotten"
     assert shell("forget tick") == Answer(75, [], [line])
     assert shell.contents() == before
+
+
+def test_a_run_that_ends_while_it_is_forgotten_is_told(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was under way a moment before: to forget it now is for another command."""
+
+    async def forget(store: SqlStore, name: str) -> bool:
+        return False
+
+    shell.claim_elsewhere(end=True)
+    monkeypatch.setattr(SqlStore, "forget", forget)
+    line = "tick has just run elsewhere, in rival: ok, 0.0 s ago: not forgotten"
+    assert shell("forget tick") == Answer(75, [], [line])
 
 
 # What is refused
@@ -1384,6 +1396,9 @@ def test_help_says_what_can_be_asked_for(
 ) -> None:
     """Each command and what it does, its arguments, and what the exit codes mean."""
     monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("NO_COLOR", "1")
+    for name in ("FORCE_COLOR", "PYTHON_COLORS"):
+        monkeypatch.delenv(name, raising=False)
     with pytest.raises(SystemExit) as end:
         main(f"{words}--help".split())
     assert end.value.code == 0

@@ -300,11 +300,12 @@ async def test_migrations_may_lie_in_any_folder(
         assert query(settings, "SELECT version_num FROM alembic_version") == [(newest_revision(),)]
 
 
-async def test_without_a_word_the_clock_is_that_of_the_machine(settings: Settings) -> None:
+async def test_the_clock_is_the_machines_unless_one_is_given(settings: Settings) -> None:
     """Tests bring their own, a server does not."""
     app = create_app(settings, jobs=[])
     async with app.router.lifespan_context(app) as state:
         assert state is not None
+        assert isinstance(state["clock"], SystemClock)
         assert state["scheduler"].problem() is None
 
 
@@ -420,7 +421,7 @@ async def test_a_start_that_waits_says_so_once(
     clock: FakeClock, settings: Settings, impatient: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One line when it begins to wait, with the reason, one when it need not any more."""
-    await clock.advance(minutes=3)
+    await clock.advance(minutes=3)  # so that its time does not begin at 0
     with locked(settings) as other:
         start = asyncio.create_task(start_and_end(create_app(settings, jobs=[], clock=clock)))
         await clock.advance(seconds=4.5)
