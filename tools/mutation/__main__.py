@@ -4,7 +4,7 @@ Usage: python -m tools.mutation [--changed REF] [--minutes N] [--seconds N] [--s
 
 1. Make the mutants of the engine's files: mutmut's, and each statement deleted.
 2. Run the tests once, in two copies of the service, to learn which of them run which lines. They
-   must pass. Tests on Postgres are for the files that speak of it.
+   must pass.
 3. Make each mutant in a copy, and run the tests that run its lines until one fails: those first
    that have killed others of the function, those that are named after the file, and short ones;
    with --seconds, no more than take so long in all. An explained one gets a few: it should survive.
@@ -33,7 +33,7 @@ from pathlib import Path
 from tools.mutants import AT_ONCE, SERVICE, Refused, git
 from tools.mutation import explained
 from tools.mutation.mutant import NOT_MUTATED, Mutant, mutants_of
-from tools.mutation.reach import Reach, is_for_postgres
+from tools.mutation.reach import Reach
 from tools.mutation.report import Findings
 from tools.mutation.trial import LEFT_OUT, SURVIVED, Worker
 
@@ -134,12 +134,11 @@ class Proof:
         yield from (name for name in names if name in wanted)
 
     def _try(self, mutants: Sequence[Mutant], stack: ExitStack) -> None:
-        postgres = any(is_for_postgres(self._sources[each]) for each in {m.file for m in mutants})
         folder = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="mutation-"))
         ).resolve()
         environment = {"HYPOTHESIS_STORAGE_DIRECTORY": str(folder / "hypothesis")}
-        if postgres:
+        if any("postgres" in text for text in self._texts.values()):
             from tools.postgres import postgres_server
 
             url = stack.enter_context(postgres_server())
@@ -153,15 +152,15 @@ class Proof:
         pool = stack.enter_context(ThreadPoolExecutor(AT_ONCE))
         for worker in workers:
             stack.callback(worker.end)  # before the pool, whose threads may wait for it
-        reach = self._survey(workers, pool, postgres)
+        reach = self._survey(workers, pool)
         self._outcomes = dict.fromkeys(mutants, LEFT_OUT)
         waiting = iter(mutants)  # whoever is free takes the next: Python's lock lets one at a time
         for done in [pool.submit(self._work, worker, waiting, reach) for worker in workers]:
             done.result()
 
-    def _survey(self, workers: Sequence[Worker], pool: ThreadPoolExecutor, postgres: bool) -> Reach:
-        arguments = [*self._subject.tests, *([] if postgres else ["-k", "not postgres"])]
-        collected = pool.map(lambda worker: worker.ask(do="collect", arguments=arguments), workers)
+    def _survey(self, workers: Sequence[Worker], pool: ThreadPoolExecutor) -> Reach:
+        tests = self._subject.tests
+        collected = pool.map(lambda worker: worker.ask(do="collect", arguments=tests), workers)
         first = next(iter(collected))
         if not first.get("tests"):
             raise Refused(f"{workers[0].words()}\nno tests were found")
@@ -206,7 +205,7 @@ class Proof:
         stale = [] if left_out else found.stale
         print("", *found.table(files), "", f"not mutated: {NOT_MUTATED}", sep="\n")
         for key in stale:
-            print(f"\nSTALE in {self._subject.explained.name}, nothing like it survives:")
+            print(f"\nSTALE in {self._subject.explained.name}, not all that is like it survives:")
             print(explained.shown(key))
         if left_out:
             names = ", ".join(sorted({mutant.file for mutant in left_out}))

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import libcst as cst
 import libcst.matchers as m
@@ -93,7 +94,14 @@ def mutants_of(file: str, original: str) -> list[Mutant]:
     return list(mutants.values())
 
 
-Place = tuple[str, frozenset[str], range, range, int]
+class Place(NamedTuple):
+    """Where a mutant is, as `Mutant` has it."""
+
+    function: str
+    names: frozenset[str]
+    lines: range
+    whole: range
+    head: int
 
 
 class Finder(MutationVisitor):
@@ -176,7 +184,7 @@ class Finder(MutationVisitor):
             if self._scopes
             else first
         )
-        return function, names, range(first, last + 1), range(first, end + 1), head
+        return Place(function, names, range(first, last + 1), range(first, end + 1), head)
 
 
 SQL = re.compile(r"(CREATE|SELECT|INSERT|UPDATE|DELETE|BEGIN|COMMIT|PRAGMA)\b")

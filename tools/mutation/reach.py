@@ -1,10 +1,12 @@
 """Which tests can notice a mutant, the most promising first."""
 
+import ast
 import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -24,15 +26,6 @@ DOOR = "__main__.py"
 
 # What a test may want word by word.
 TEXT = re.compile(r'"([^"{}%]{4,})"')
-
-
-# A file with more to it on Postgres, where rows are locked, than on SQLite.
-KINDS = re.compile(r"postgres|lock_rows|isinstance\(\w+, SqliteDatabase\)", re.IGNORECASE)
-
-
-def is_for_postgres(source: str) -> bool:
-    """Whether tests on Postgres see more of a file than others do."""
-    return KINDS.search(source) is not None
 
 
 @dataclass
@@ -92,12 +85,7 @@ class Reach:
                 found |= self._before(mutant)
         if not found or mutant.file.endswith(DOOR):
             return found | self._processes
-        found -= self._processes
-        if is_for_postgres(mutant.original):
-            return found
-        others = {test for test in found if "postgres" not in test} or found
-        near = self._near(mutant)
-        return others if near & others else others | near
+        return found - self._processes
 
     def _before(self, mutant: Mutant) -> set[str]:
         """Return the tests that run what stands before it in its function."""
@@ -134,9 +122,20 @@ class Reach:
 
     def _reading(self, mutant: Mutant) -> set[str]:
         """Return the tests whose files may read its names: that runs no line of the app."""
-        name = re.compile(rf"(\.|\bimport .*\b)({'|'.join(mutant.names)})\b")
-        files = {file for file, text in self.texts.items() if name.search(text)}
+        files = {file for file, names in self._read.items() if names & mutant.names}
         return {test for test in self.seconds if test.split("::")[0] in files}
+
+    @cached_property
+    def _read(self) -> dict[str, set[str]]:
+        """What each file with tests imports by name, or reads of something."""
+        read = defaultdict[str, set[str]](set)
+        for file, text in self.texts.items():
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.ImportFrom):
+                    read[file] |= {alias.name for alias in node.names}
+                elif isinstance(node, ast.Attribute):
+                    read[file].add(node.attr)
+        return read
 
     def _speaking(self, mutant: Mutant) -> set[str]:
         """Return the files with tests that have a text of its lines."""

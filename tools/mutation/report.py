@@ -28,10 +28,11 @@ class Findings:
 
     @property
     def stale(self) -> list[Key]:
-        """Explanations, of files that were tried, of which no mutant survives."""
+        """Explanations, of files that were tried, of which not every mutant survives."""
         files = {mutant.file for mutant in self.outcomes}
-        survivors = {mutant.key for mutant in self.having(SURVIVED)}
-        return [key for key in self.explained if key[0] in files and key not in survivors]
+        killed = {mutant.key for outcome in (KILLED, HUNG) for mutant in self.having(outcome)}
+        true = {mutant.key for mutant in self.having(SURVIVED)} - killed
+        return [key for key in self.explained if key[0] in files and key not in true]
 
     def table(self, files: Sequence[str]) -> list[str]:
         """Make a line for each file, and the sum of all."""

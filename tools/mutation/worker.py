@@ -217,7 +217,7 @@ def try_tests(tests: Sequence[str]) -> Answer:
         code = pytest.main([*FLAGS, *plugin.arguments()], plugins=[plugin])
     except Exception:  # a warning at its very end, which is an error in a test
         traceback.print_exc()
-        return {"killed": True, "by": plugin.failed}
+        return {"killed": True, "by": plugin.failed or "its end"}
     passed = code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
     return {"killed": not passed, "by": plugin.failed or "its import"}
 

@@ -198,7 +198,7 @@ class JobContext:
 
         A run that has seen this, however it then ends, counts as interrupted, not as done.
         """
-        if self._stop_requested:  # read once: a thread is told so, or is not
+        if self._stop_requested:  # read once, for it may change between two reads
             self._stop_seen = True
         return self._stop_seen
 

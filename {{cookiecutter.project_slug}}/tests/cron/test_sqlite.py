@@ -17,8 +17,8 @@ import pytest
 from sqlalchemy import Connection, event, inspect
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from app.cron.database import Database, DatabaseError
-from app.cron.sqlite import SqliteDatabase, _set_up_writer
+from app.cron.database import TURN_SECONDS, Database, DatabaseError
+from app.cron.sqlite import BUSY_SECONDS, SqliteDatabase, _set_up_writer
 from support.counts import Over, create, increment, over_after, read_count, set_count
 from support.process import REAL_SECONDS_MAX
 
@@ -387,6 +387,11 @@ def test_a_write_tells_that_it_is_locked(impatient: None, path: Path) -> None:
         assert database.may_be_waited_for(error.value)
         database.write_here(increment)
         assert database.read_here(read_count) == 1
+
+
+def test_a_turn_is_waited_for_no_longer_than_a_lock() -> None:
+    """Both are the time after which who waits is told that the database is locked."""
+    assert TURN_SECONDS <= BUSY_SECONDS
 
 
 async def test_writes_do_not_pile_up_behind_a_lock(
