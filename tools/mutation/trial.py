@@ -18,7 +18,8 @@ WORKER = Path(__file__).with_name("worker.py")
 
 KILLED, HUNG, SURVIVED, LEFT_OUT = "killed", "by hang", "survived", "left out"
 
-# A run of tests has hung when it takes so much longer than it took before. A busy machine does not.
+# A test has hung, or all of them, when that takes so much longer than before. A busy machine does
+# not.
 HANG_SECONDS = 10.0
 HANG_FACTOR = 5.0
 
@@ -86,7 +87,7 @@ class Worker:
         for tests in reach.rounds(mutant, budget):
             if not tests:
                 continue
-            limit = HANG_SECONDS + HANG_FACTOR * sum(reach.seconds[test] for test in tests)
+            limits = {test: limit(reach.seconds[test]) for test in tests}
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 return LEFT_OUT
@@ -94,12 +95,17 @@ class Worker:
                 do="try",
                 file=mutant.file,
                 source=mutant.source,
-                tests=tests,
-                seconds=min(limit, remaining),
+                limits=limits,
+                seconds=min(limit(sum(reach.seconds[test] for test in tests)), remaining),
             )
             if answer.get("hung"):
-                return HUNG if limit <= remaining else LEFT_OUT
+                return HUNG if time.monotonic() < deadline else LEFT_OUT
             if answer.get("died") or answer["killed"]:
                 reach.killed(mutant, answer.get("by", ""))
                 return KILLED
         return SURVIVED
+
+
+def limit(seconds: float) -> float:
+    """Return after how many seconds that has hung which took so many without a mutant."""
+    return HANG_SECONDS + HANG_FACTOR * seconds

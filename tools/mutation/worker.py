@@ -6,13 +6,15 @@ request and each line of the standard output its answer, in JSON:
 - {"do": "collect", "arguments": pytest's}: the tests. What they import from elsewhere is imported
   into this process, and so are those who come after: that is most of the time of a small run.
 - {"do": "survey", "tests": [...]}: how long each takes, and which lines of the app it runs.
-- {"do": "try", "file", "source", "tests": [...], "seconds"}: what became of the mutant. The file is
-  written, so processes that tests start have the mistake too, and it is restored.
+- {"do": "try", "file", "source", "limits": {test: seconds}, "seconds"}: what became of the mutant.
+  Each test has its limit, and all of them have `seconds`. The file is written, so processes that
+  tests start have the mistake too, and it is restored.
 
 The app itself is imported by each fork anew: a mistake outside of functions is made by importing.
 A fork and what it has started is killed after its answer, or without one when its time is over.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -20,7 +22,7 @@ import select
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
@@ -63,6 +65,7 @@ def answer_to(request: Answer) -> Answer:
         for name in answer.pop("modules", ()):
             with suppress(Exception):
                 importlib.import_module(name)
+        gc.freeze()  # pytest collects garbage ten times at its end: forks need not look here
         return answer
     if request["do"] == "survey":
         return forked(lambda: survey(request["tests"]), None)
@@ -71,15 +74,14 @@ def answer_to(request: Answer) -> Answer:
     file.write_text(request["source"], encoding="utf-8")
     os.utime(file, (MUTANT_MTIME, MUTANT_MTIME))
     try:
-        return forked(lambda: try_tests(request["tests"]), request["seconds"])
+        return forked(lambda: try_tests(request["limits"]), request["seconds"])
     finally:
         file.write_bytes(original)
         os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def forked(work: Callable[[], Answer], seconds: float | None) -> Answer:
-    """Let a fork of this process answer, and tell if it has hung, or died."""
-    began = perf_counter()
+    """Let a fork of this process answer, and tell if it, or a test in it, has hung, or died."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -101,10 +103,12 @@ def forked(work: Callable[[], Answer], seconds: float | None) -> Answer:
         ready = select.select([pipe], [], [], seconds)[0]
         text = pipe.read() if ready else ""
     kill(pid)
-    os.waitpid(pid, 0)
+    status = os.waitpid(pid, 0)[1]
     running.remove(pid)
-    answer: Answer = json.loads(text) if text else {"hung" if not ready else "died": True}
-    return answer | {"took": perf_counter() - began}
+    if text:
+        answer: Answer = json.loads(text)
+        return answer
+    return {"hung" if not ready or os.WTERMSIG(status) == signal.SIGALRM else "died": True}
 
 
 def kill(pid: int) -> None:
@@ -148,6 +152,22 @@ class Chosen:
     def arguments(self) -> list[str]:
         """Name the functions that they are in, so that no others are collected."""
         return list(dict.fromkeys(test.split("[")[0] for test in self.order))
+
+
+class Limited(Chosen):
+    """Also ends this process when one of them takes too long."""
+
+    def __init__(self, limits: Mapping[str, float]) -> None:
+        """Give each its limit, in seconds."""
+        super().__init__([*limits])
+        self.limits = limits
+
+    @pytest.hookimpl(hookwrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
+        """Nothing handles this signal, so nothing can be too stuck for it."""
+        signal.setitimer(signal.ITIMER_REAL, self.limits[item.nodeid])
+        yield
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 class Survey(Chosen):
@@ -208,11 +228,11 @@ def survey(tests: Sequence[str]) -> Answer:
     return {"code": code, "failed": plugin.failed, "seconds": plugin.seconds, "lines": lines}
 
 
-def try_tests(tests: Sequence[str]) -> Answer:
+def try_tests(limits: Mapping[str, float]) -> Answer:
     """Return whether one fails, and which."""
     sys.dont_write_bytecode = True
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
-    plugin = Chosen(tests)
+    plugin = Limited(limits)
     try:
         code = pytest.main([*FLAGS, *plugin.arguments()], plugins=[plugin])
     except Exception:  # a warning at its very end, which is an error in a test
