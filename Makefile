@@ -36,10 +36,13 @@ mutation: $(INSTALLED)
 		$(if $(SECONDS),--seconds $(SECONDS))
 
 # Each line and branch of the service, in processes too. With Python 3.12 or newer: those before do
-# not show what a coroutine does after what it has waited for has failed.
+# not show what a coroutine does after what it has waited for has failed. Tests of the tests' own
+# support run nothing of it. No cache is left in the folder that cookiecutter copies.
 COVERAGE = $(CURDIR)/.venv/bin/python -m coverage
 coverage: export COVERAGE_RCFILE = $(CURDIR)/pyproject.toml
 coverage: export COVERAGE_FILE = $(CURDIR)/.cache/coverage/data
+coverage: export HYPOTHESIS_STORAGE_DIRECTORY = $(CURDIR)/.cache/hypothesis
+coverage: export PYTHONPYCACHEPREFIX = $(CURDIR)/.cache/bytecode
 coverage: $(INSTALLED)
 	@rm -rf .cache/coverage && mkdir -p .cache/coverage
 	@cd "$(SERVICE)" && $(COVERAGE) run -m pytest -q -p no:cacheprovider -n auto \
