@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from tools import mutants
 from tools.mutation.__main__ import Subject, main
 from tools.mutation.mutant import mutants_of
+from tools.mutation.trial import Worker
 
 GREETING = """from functools import cache
 
@@ -253,6 +255,23 @@ def test_what_a_test_imports_is_for_that_test(proof: Proof) -> None:
 def test_a_hang_is_a_kill_of_its_own(proven: Proof) -> None:
     """A loop that never ends is ended, and counted apart."""
     assert int(proven.row("app/limit.py")[2]) > 0
+
+
+def test_a_test_that_hangs_is_ended_by_itself(proof: Proof, tmp_path: Path) -> None:
+    """Long before all of its round would have to be over."""
+    endless = "def limited(count):\n    while True:\n        pass\n\n\nlowered = limited\n"
+    limits = {"tests/test_limit.py::test_limited": 1.0}
+    worker, began = Worker(proof.folder, tmp_path / "copy", {}), time.monotonic()
+    try:
+        worker.ask(do="collect", arguments=["tests"])
+        answer = worker.ask(
+            do="try", file="app/limit.py", source=endless, limits=limits, seconds=30.0
+        )
+    finally:
+        worker.end()
+        worker.close()
+    assert answer == {"hung": True}
+    assert time.monotonic() - began < 30
 
 
 def test_a_survivor_is_shown_with_its_diff(proven: Proof) -> None:
