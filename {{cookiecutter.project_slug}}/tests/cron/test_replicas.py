@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -11,7 +11,6 @@ import pytest
 from sqlalchemy import URL, Connection, text
 
 from app.cron import JobContext, crontab, every, job
-from app.cron.clock import seeded
 from app.cron.schedule import Schedule
 from app.cron.store import StoreUnavailable
 from support import FakeClock, fixed, replica
@@ -63,37 +62,6 @@ def times(starts: Starts) -> list[float]:
 
 
 # One run for each due time
-
-
-@pytest.mark.parametrize("count", [1, 3])
-async def test_a_due_time_makes_one_run(clock: FakeClock, url: URL, count: int) -> None:
-    """Through however many processes it is seen.
-
-    After gocron, TestScheduler_WithDistributed, which counts who did not run and not who did, and
-    db-scheduler, SchedulerTest, scheduler_should_execute_task_when_exactly_due.
-    """
-    starts: Starts = []
-    async with AsyncExitStack() as stack:
-        for _ in range(count):
-            await stack.enter_async_context(replica(clock, url, tick(starts)))
-        await clock.advance(minutes=10)
-    assert times(starts) == [60 * minute for minute in range(11)]
-
-
-async def test_with_jitter_too_a_due_time_makes_one_run(clock: FakeClock, url: URL) -> None:
-    """Gaps between starts are 42 to 78 s, though each process draws by itself."""
-    starts: Starts = []
-    subject = tick(starts, every(minutes=1))
-    async with (
-        replica(clock, url, subject, random=seeded("one")),
-        replica(clock, url, subject, random=seeded("two")) as two,
-    ):
-        await clock.advance(minutes=30)
-        assert len(await two.store.history("tick")) == len(starts)
-    gaps = [later - earlier for earlier, later in pairwise(times(starts))]
-    assert len(gaps) >= 1_800 / 78 - 1
-    assert 42 <= min(gaps) < 55
-    assert 65 < max(gaps) <= 78
 
 
 @pytest.mark.parametrize(("draw", "seconds"), [(0, 0), (0.5, 5), (1, 10)])
@@ -467,55 +435,6 @@ async def test_a_long_run_that_fails_is_tried_again_once(clock: FakeClock, url: 
 
 
 # The end of a process
-
-
-async def test_a_run_that_a_shutdown_cut_short_goes_on_elsewhere(
-    clock: FakeClock, url: URL
-) -> None:
-    """With the next look of another process: it waits neither for a lease nor for a draw."""
-    starts: Starts = []
-    subject = tick(starts, every(minutes=5), seconds=1_000)
-    async with replica(clock, url, subject, random=fixed(1)) as one:
-        await clock.advance(seconds=12)
-        async with replica(clock, url, subject, random=fixed(1)) as two:
-            await one.stop()
-            assert clock.monotonic() == 12 + 5
-            [run] = await two.store.history("tick")
-            assert run.outcome == "interrupted"
-            await clock.advance(seconds=10)
-            assert starts == [(one.name, 10), (two.name, 12 + 15)]
-
-
-@pytest.mark.parametrize("kind", ["a thread", "a task"])
-async def test_what_is_left_behind_keeps_its_lease(clock: FakeClock, url: URL, kind: str) -> None:
-    """A thread, or a task that swallows its cancel, may still write: another process takes over
-    when the lease is over, and not before."""
-    gate, starts = clock.gate(), Starts()
-
-    @job(every(seconds=10, jitter=0), name="deaf", timeout=None)
-    def in_thread(ctx: JobContext) -> None:
-        starts.append((ctx.state.replica, ctx.clock.monotonic()))
-        gate.wait()
-
-    @job(every(seconds=10, jitter=0), name="deaf", timeout=None)
-    async def on_loop(ctx: JobContext) -> None:
-        starts.append((ctx.state.replica, ctx.clock.monotonic()))
-        while ctx.clock.monotonic() < 45:
-            with suppress(asyncio.CancelledError):
-                await ctx.clock.sleep(45 - ctx.clock.monotonic())
-
-    deaf = in_thread if kind == "a thread" else on_loop
-    async with replica(clock, url, deaf) as one, replica(clock, url, deaf) as two:
-        await clock.advance(seconds=12)
-        await one.stop()
-        await clock.advance(seconds=39.999 - clock.monotonic())
-        assert starts == [(one.name, 0)]
-        await clock.advance(seconds=0.001)
-        assert starts == [(one.name, 0), (two.name, 40)]
-        gate.open()
-        await clock.advance(seconds=5)
-        first, second, *_ = await two.store.history("deaf")
-        assert (first.outcome, second.outcome) == ("abandoned", "ok")
 
 
 async def test_what_was_claimed_as_the_app_ends_is_interrupted(clock: FakeClock, url: URL) -> None:

@@ -2,16 +2,20 @@
 
 import asyncio
 from datetime import timedelta
+from typing import Literal
+
+import pytest
 
 from app.cron import JobContext, every, job
 from app.cron.memory_store import MemoryStore
+from app.cron.schedule import Schedule
 from support import FakeClock, cron_app, fixed, running
 
 MINUTELY = every(minutes=1, jitter=0)
 
 
 async def test_a_run_that_raises_is_tried_again_soon(clock: FakeClock) -> None:
-    """After 5 s, and from the start of that run the interval counts."""
+    """After 5 s; the interval counts from the start of that run."""
     starts = list[float]()
 
     @job(MINUTELY)
@@ -30,7 +34,7 @@ async def test_a_run_that_raises_is_tried_again_soon(clock: FakeClock) -> None:
 
 
 async def test_failures_in_a_row_are_tried_again_ever_later(clock: FakeClock) -> None:
-    """After 5, 10, 20 and 40 s, with a draw of a half, and never later than its interval."""
+    """After 5, 10, 20 and 40 s and so on, for ever, but never later than its interval."""
     starts = list[float]()
 
     @job(MINUTELY)
@@ -38,9 +42,25 @@ async def test_failures_in_a_row_are_tried_again_ever_later(clock: FakeClock) ->
         starts.append(ctx.clock.monotonic())
         raise ValueError
 
-    async with running(cron_app(fails, clock=clock, random=fixed(0.5)), clock):
+    async with running(cron_app(fails, clock=clock), clock):
         await clock.advance(seconds=195)
     assert starts == [0, 5, 15, 35, 75, 135, 195]
+
+
+@pytest.mark.parametrize(("draw", "seconds"), [(0, 3.5), (0.5, 5), (1, 6.5)])
+async def test_jitter_varies_these_waits_too(clock: FakeClock, draw: float, seconds: float) -> None:
+    """With the usual 0.3 the first of them is 3.5 to 6.5 s."""
+    starts = list[float]()
+
+    @job(every(minutes=5))
+    async def fails(ctx: JobContext) -> None:
+        starts.append(ctx.clock.monotonic())
+        raise ValueError
+
+    async with running(cron_app(fails, clock=clock, random=fixed(draw)), clock):
+        await clock.advance(seconds=17)
+    first, second, *_ = starts
+    assert second - first == seconds
 
 
 async def test_a_failure_touches_no_other_job(clock: FakeClock) -> None:
@@ -60,22 +80,50 @@ async def test_a_failure_touches_no_other_job(clock: FakeClock) -> None:
     assert starts == [0, 60, 120]
 
 
-async def test_a_run_that_takes_too_long_is_cancelled(clock: FakeClock) -> None:
-    """When its timeout is over: unless it says otherwise, that is its interval."""
+@pytest.mark.parametrize(
+    ("schedule", "timeout", "seconds"),
+    [
+        (MINUTELY, "interval", 60),
+        (every(seconds=5, jitter=0), "interval", 30),
+        (every(hours=2, jitter=0), "interval", 3600),
+        (every(hours=2, jitter=0), timedelta(seconds=2), 2),
+    ],
+)
+async def test_a_run_that_takes_too_long_is_cancelled(
+    clock: FakeClock, schedule: Schedule, timeout: timedelta | Literal["interval"], seconds: float
+) -> None:
+    """When its timeout is over: unless the job says otherwise, its interval, but at least 30 s and
+    at most an hour."""
 
-    @job(MINUTELY)
+    @job(schedule, timeout=timeout)
     async def hangs() -> None:
         await asyncio.Event().wait()
 
-    @job(every(hours=1), timeout=timedelta(seconds=2))
-    async def hangs_less() -> None:
-        await asyncio.Event().wait()
+    store = MemoryStore(clock)
+    async with running(cron_app(hangs, clock=clock, store=store), clock):
+        await clock.advance(seconds=seconds)
+        run, *_ = await store.history("hangs")
+        assert run.outcome == "timeout"
+        assert run.finished_at == run.started_at + timedelta(seconds=seconds)
+
+
+async def test_a_thread_that_takes_too_long_is_asked_to_stop(clock: FakeClock) -> None:
+    """A `def` job runs in a thread, and nothing ends a thread from outside: `ctx.stopping` turns
+    true. Until it returns, no other run of the job begins."""
+    gate, stopping = clock.gate(), list[tuple[int, bool]]()
+
+    @job(MINUTELY)
+    def hangs(ctx: JobContext) -> None:
+        gate.wait()
+        stopping.append((ctx.run_no, ctx.stopping))
 
     store = MemoryStore(clock)
-    async with running(cron_app(hangs, hangs_less, clock=clock, store=store), clock):
-        await clock.advance(minutes=1)
-        for name, seconds in (("hangs", 60), ("hangs_less", 2)):
-            run, *_ = await store.history(name)
-            assert run.outcome == "timeout"
-            assert run.finished_at is not None
-            assert run.finished_at - run.started_at == timedelta(seconds=seconds)
+    async with running(cron_app(hangs, clock=clock, store=store), clock):
+        await clock.advance(minutes=10)
+        [run] = await store.history("hangs")
+        assert run.finished_at is None
+        gate.open()
+        await clock.advance(seconds=5)
+        first, second = await store.history("hangs")
+        assert (first.outcome, second.outcome) == ("timeout", "ok")
+    assert stopping == [(1, True), (2, False)]

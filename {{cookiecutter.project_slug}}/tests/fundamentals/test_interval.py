@@ -64,7 +64,7 @@ async def test_in_a_week_no_gap_is_out_of_bounds_and_the_mean_is_the_interval(
     async def tick(ctx: JobContext) -> None:
         starts.append(ctx.clock.now())
 
-    # Nobody changes anything meanwhile: the jobs need not be looked at every 15 s.
+    # Each process looks every 15 s what others have changed. Here there are none.
     app = cron_app(tick, clock=clock, random=seeded("one"), look_every=timedelta(hours=1))
     async with running(app, clock):
         await clock.advance(days=7)
@@ -92,7 +92,8 @@ async def test_a_slow_job_keeps_its_rhythm(clock: FakeClock) -> None:
 
 
 async def test_a_run_longer_than_its_interval_is_not_overlapped(clock: FakeClock) -> None:
-    """What falls due meanwhile is skipped; a full interval follows after the end."""
+    """It may take so long without a timeout only. What falls due meanwhile is skipped; a full
+    interval follows after the end."""
     minutes = []
 
     @job(every(minutes=5, jitter=0), timeout=None)
@@ -108,7 +109,8 @@ async def test_a_run_longer_than_its_interval_is_not_overlapped(clock: FakeClock
 
 @pytest.mark.parametrize("hours", [1, -1])
 async def test_a_step_of_the_wall_clock_moves_no_run(clock: FakeClock, hours: int) -> None:
-    """An hour forwards brings no run nearer and makes up for none; an hour back delays none."""
+    """An hour forwards brings no run nearer and makes up for none; an hour back delays none. What
+    processes share goes by the wall clock: see `test_one_claim`."""
     runs = []
 
     @job(every(minutes=5, jitter=0))

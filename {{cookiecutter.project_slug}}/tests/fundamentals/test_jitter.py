@@ -1,4 +1,8 @@
-"""Jitter: how far a gap may be from its interval, and what decides it."""
+"""Jitter: how far a gap may be from its interval, and what decides it.
+
+Chance is an argument. `Random(seed)` is real, `Fixed(draw)` always draws the same, from 0 to 1; an
+app has a source of them, `seeded` or `fixed`, which it asks anew for each run of each job.
+"""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -41,7 +45,7 @@ def test_no_gap_is_outside_its_bounds(microseconds: int, jitter: float, seed: in
 
 
 def test_gaps_are_spread_evenly_between_the_bounds() -> None:
-    """By Kolmogorov and Smirnov: 2,000 gaps stray no more than 95 % of fair sources would."""
+    """They are uniform: 2,000 pass the test of Kolmogorov and Smirnov, as do 95 % of fair draws."""
     random = Random("a fair source")
     gaps = sorted(every(seconds=100).next(NOW, random) - NOW for _ in range(2_000))
     shares = [(gap - 70 * SECOND) / (60 * SECOND) for gap in gaps]
@@ -53,7 +57,8 @@ def test_gaps_are_spread_evenly_between_the_bounds() -> None:
 async def test_with_jitter_the_first_run_waits_a_little(
     clock: FakeClock, draw: float, seconds: float
 ) -> None:
-    """Up to 10 seconds, so that replicas that start together do not work all at once."""
+    """Up to 10 seconds, or 30 % of its interval if that is less: jobs and apps that are deployed
+    together do not work all at once."""
     starts = list[float]()
 
     @job(every(minutes=5))
@@ -63,6 +68,19 @@ async def test_with_jitter_the_first_run_waits_a_little(
     async with running(cron_app(tick, clock=clock, random=fixed(draw)), clock):
         await clock.advance(seconds=10)
     assert starts == [seconds]
+
+
+async def starts_of(clock: FakeClock, *others: Callable[..., Any], seed: str) -> list[timedelta]:
+    """When a job declared `every(seconds=10)` starts in the first 20 minutes of an app."""
+    begin, starts = clock.now(), list[timedelta]()
+
+    @job(every(seconds=10))
+    async def subject(ctx: JobContext) -> None:
+        starts.append(ctx.clock.now() - begin)
+
+    async with running(cron_app(subject, *others, clock=clock, random=seeded(seed)), clock):
+        await clock.advance(minutes=20)
+    return starts
 
 
 async def test_each_gap_is_drawn_anew(clock: FakeClock) -> None:
@@ -85,8 +103,7 @@ async def test_another_seed_gives_other_times(clock: FakeClock) -> None:
 async def test_another_job_changes_nothing(clock: FakeClock) -> None:
     """A job's times follow from the seed and its name: they stay when a job is added beside it, and
     jobs that differ in nothing else do not run in step."""
-
-    begin, times = clock.now() + timedelta(minutes=20), list[timedelta]()
+    times = list[timedelta]()
 
     @job(every(seconds=10))
     async def neighbour(ctx: JobContext) -> None:
@@ -94,18 +111,6 @@ async def test_another_job_changes_nothing(clock: FakeClock) -> None:
         times.append(ctx.clock.now() - begin)
 
     alone = await starts_of(clock, seed="one")
+    begin = clock.now()
     assert await starts_of(clock, neighbour, seed="one") == alone
     assert not {*times} & {*alone}
-
-
-async def starts_of(clock: FakeClock, *others: Callable[..., Any], seed: str) -> list[timedelta]:
-    """When a job declared `every(seconds=10)` starts in the first 20 minutes of an app."""
-    begin, starts = clock.now(), list[timedelta]()
-
-    @job(every(seconds=10))
-    async def subject(ctx: JobContext) -> None:
-        starts.append(ctx.clock.now() - begin)
-
-    async with running(cron_app(subject, *others, clock=clock, random=seeded(seed)), clock):
-        await clock.advance(minutes=20)
-    return starts

@@ -1,19 +1,29 @@
 """One claim: several processes share a database, and each due time makes one run, in one of them.
 
-`replica` is such a process: a scheduler with a store of its own. All in one folder share a file.
+`replica` stands for such a process, inside the test's: a scheduler with a store of its own, on the
+database at `url`. It ends with its block, as by SIGTERM; `freeze` stops it as SIGSTOP does, or, if
+it is never thawed, SIGKILL.
 """
 
+import asyncio
+from contextlib import suppress
+from itertools import pairwise
+
+import pytest
 from sqlalchemy import URL, Connection, text
 
 from app.cron import JobContext, every, job
+from app.cron.clock import seeded
 from app.cron.fence import LeaseLost
-from support import FakeClock, replica
+from support import FakeClock, fixed, replica
+from support.databases import query
 
 MINUTELY = every(minutes=1, jitter=0)
 
 
 async def test_three_processes_make_one_run_of_each_due_time(clock: FakeClock, url: URL) -> None:
-    """All three look, all three find the job due, and one claims it."""
+    """All three look, all three find the job due, and one claims it: a claim is a transaction that
+    changes the job's row, if nobody has changed it before."""
     starts = list[float]()
 
     @job(MINUTELY)
@@ -27,6 +37,26 @@ async def test_three_processes_make_one_run_of_each_due_time(clock: FakeClock, u
     ):
         await clock.advance(minutes=3)
     assert starts == [0, 60, 120, 180]
+
+
+async def test_with_jitter_too_a_due_time_makes_one_run(clock: FakeClock, url: URL) -> None:
+    """Who claims a run draws when the next one is due, for all: gaps are 42 to 78 s."""
+    starts = list[float]()
+
+    @job(every(minutes=1))
+    async def tick(ctx: JobContext) -> None:
+        starts.append(ctx.clock.monotonic())
+
+    async with (
+        replica(clock, url, tick, random=seeded("one")),
+        replica(clock, url, tick, random=seeded("two")) as second,
+    ):
+        await clock.advance(minutes=30)
+        assert len(await second.store.history("tick")) == len(starts)
+    gaps = [later - earlier for earlier, later in pairwise(starts)]
+    assert len(gaps) >= 1_800 / 78 - 1
+    assert 42 <= min(gaps) < 55
+    assert 65 < max(gaps) <= 78
 
 
 async def test_a_restart_repeats_no_run(clock: FakeClock, url: URL) -> None:
@@ -44,8 +74,8 @@ async def test_a_restart_repeats_no_run(clock: FakeClock, url: URL) -> None:
 
 
 async def test_what_is_missed_while_nobody_runs_makes_one_run(clock: FakeClock, url: URL) -> None:
-    """Sixty due times pass in an hour without a process. The next one runs the job once, and then
-    an interval later."""
+    """Sixty due times pass in an hour without a process. The next one runs the job once
+    (with jitter, within 10 s), and then an interval later."""
     starts = list[float]()
 
     @job(MINUTELY)
@@ -61,8 +91,8 @@ async def test_what_is_missed_while_nobody_runs_makes_one_run(clock: FakeClock, 
 
 
 async def test_the_run_of_a_killed_process_is_taken_over(clock: FakeClock, url: URL) -> None:
-    """A claim holds for a lease of 30 s, which a living process renews each 10 s. When it has ended
-    another process runs the job, and the lost run is shown for what it is."""
+    """A claim holds for a lease of 30 s, which a living process renews each 10 s. When it has
+    ended and the job is due again, another process runs it; the lost run is shown as abandoned."""
     starts = list[tuple[str, float]]()
 
     @job(every(seconds=5, jitter=0))
@@ -72,8 +102,8 @@ async def test_the_run_of_a_killed_process_is_taken_over(clock: FakeClock, url: 
 
     async with replica(clock, url, tick) as first, replica(clock, url, tick) as second:
         await clock.advance(seconds=12)
-        first.freeze()  # it has renewed its lease at 10 s, and does nothing any more
-        await clock.advance(seconds=53)
+        first.freeze()  # it has renewed its lease at 10 s: it holds until 40 s
+        await clock.advance(seconds=53)  # when the second run ends
         assert starts == [(first.name, 0), (second.name, 40)]
         runs = await second.store.history("tick")
         assert [run.outcome for run in runs] == ["abandoned", "ok"]
@@ -81,16 +111,17 @@ async def test_the_run_of_a_killed_process_is_taken_over(clock: FakeClock, url: 
 
 async def test_a_run_that_was_taken_over_can_write_nothing(clock: FakeClock, url: URL) -> None:
     """It may not know yet: it was frozen, say. `ctx.write` commits only while its run is the last
-    one of its job."""
+    one of its job, and otherwise raises LeaseLost."""
     gate, refused = clock.gate(), list[str]()
-
-    def write(connection: Connection) -> None:
-        connection.execute(text("CREATE TABLE IF NOT EXISTS written (run_no INTEGER)"))
 
     @job(every(seconds=5, jitter=0))
     def writes(ctx: JobContext) -> None:
+        def write(connection: Connection) -> None:
+            connection.execute(text("CREATE TABLE IF NOT EXISTS written (run_no INTEGER)"))
+            connection.execute(text("INSERT INTO written VALUES (:no)"), {"no": ctx.run_no})
+
         if ctx.run_no == 1:
-            gate.wait()  # until the second run has ended
+            gate.wait()  # threads know nothing of `freeze`
         try:
             ctx.write(write)
         except LeaseLost as error:
@@ -98,15 +129,74 @@ async def test_a_run_that_was_taken_over_can_write_nothing(clock: FakeClock, url
 
     async with replica(clock, url, writes) as first, replica(clock, url, writes):
         first.freeze()
-        await clock.advance(seconds=30)
+        await clock.advance(seconds=30)  # when the second run begins, and ends
         gate.open()
         await clock.settle()
+        assert query(url, "SELECT run_no FROM written") == [(2,)]
     assert refused == ["writes run 1 is not the last any more; nothing is written"]
 
 
+async def test_a_run_that_a_shutdown_cut_short_goes_on_elsewhere(
+    clock: FakeClock, url: URL
+) -> None:
+    """With the next look of another process, of which there is one every 15 s: nobody waits for the
+    end of its lease, nor for what a start would draw."""
+    starts = list[tuple[str, float]]()
+
+    @job(every(minutes=5))
+    async def slow(ctx: JobContext) -> None:
+        starts.append((ctx.state.replica, ctx.clock.monotonic()))
+        await ctx.clock.sleep(60)
+
+    async with (
+        replica(clock, url, slow, random=fixed(1)) as first,
+        replica(clock, url, slow, random=fixed(1)) as second,
+    ):
+        await clock.advance(seconds=12)
+        await first.stop()
+        await clock.advance(seconds=13)
+        assert starts == [(first.name, 10), (second.name, 30)]
+        runs = await second.store.history("slow")
+        assert [run.outcome for run in runs] == ["interrupted", None]
+
+
+@pytest.mark.parametrize("kind", ["a thread", "a task"])
+async def test_a_run_that_was_left_behind_keeps_its_lease(
+    clock: FakeClock, url: URL, kind: str
+) -> None:
+    """A thread that ignores the shutdown, or a task that swallows its cancel, may still write. So
+    another process waits for the end of its lease, as after a kill."""
+    gate, starts = clock.gate(), list[tuple[str, float]]()
+
+    @job(every(seconds=10, jitter=0), name="deaf")
+    def in_thread(ctx: JobContext) -> None:
+        starts.append((ctx.state.replica, ctx.clock.monotonic()))
+        gate.wait()
+
+    @job(every(seconds=10, jitter=0), name="deaf")
+    async def on_loop(ctx: JobContext) -> None:
+        starts.append((ctx.state.replica, ctx.clock.monotonic()))
+        while ctx.clock.monotonic() < 45:
+            with suppress(asyncio.CancelledError):
+                await ctx.clock.sleep(45 - ctx.clock.monotonic())
+
+    deaf = in_thread if kind == "a thread" else on_loop
+    async with replica(clock, url, deaf) as first, replica(clock, url, deaf) as second:
+        await clock.advance(seconds=12)
+        await first.stop()  # it has renewed its lease at 10 s: it holds until 40 s
+        await clock.advance(seconds=39.999 - clock.monotonic())
+        assert starts == [(first.name, 0)]
+        await clock.advance(seconds=0.001)
+        assert starts == [(first.name, 0), (second.name, 40)]
+        gate.open()
+        await clock.advance(seconds=5)
+        runs = await second.store.history("deaf")
+        assert [run.outcome for run in runs[:2]] == ["abandoned", "ok"]
+
+
 async def test_a_pause_holds_in_all_processes(clock: FakeClock, url: URL) -> None:
-    """Whichever was asked for it, none claims a paused job. What it has missed meanwhile makes one
-    run, with the next look, of which there is one every 15 s."""
+    """`python -m app.cron pause tick` asks for it. Once it is resumed, what it has missed makes one
+    run, with the next look of a process, of which there is one every 15 s."""
     starts = list[float]()
 
     @job(MINUTELY)
@@ -117,13 +207,14 @@ async def test_a_pause_holds_in_all_processes(clock: FakeClock, url: URL) -> Non
         await first.store.pause("tick")
         await clock.advance(minutes=10)
         assert starts == [0]
-        await second.store.resume("tick")
+        await second.store.resume("tick")  # just after the looks at 600 s
         await clock.advance(seconds=30)
     assert starts == [0, 615]
 
 
 async def test_a_request_makes_one_run(clock: FakeClock, url: URL) -> None:
-    """Soon, since each process looks every 15 s; in one of them, however often it was asked for."""
+    """Within 15 s, as each process looks so often; in one of them, however often it was asked for.
+    The interval counts from its start."""
     starts = list[float]()
 
     @job(every(hours=1, jitter=0))
@@ -134,5 +225,26 @@ async def test_a_request_makes_one_run(clock: FakeClock, url: URL) -> None:
         await clock.advance(seconds=20)
         for each in (first, second):
             await each.store.request("tick")
-        await clock.advance(minutes=30)
-    assert starts == [0, 30]
+        await clock.advance(hours=1, seconds=10)
+    assert starts == [0, 30, 3630]
+
+
+@pytest.mark.parametrize(
+    ("hours", "expected"), [(1, [0, 60, 75, 135, 195]), (-1, [0, 60, 135, 195])]
+)
+async def test_a_step_of_the_wall_clock_leaves_no_job_stuck(
+    clock: FakeClock, url: URL, hours: int, expected: list[float]
+) -> None:
+    """Due times in a database are times on the wall. An hour forwards, and the next look finds the
+    job due, once; an hour back, and it is due an interval after that look, which comes at 75 s."""
+    starts = list[float]()
+
+    @job(MINUTELY)
+    async def tick(ctx: JobContext) -> None:
+        starts.append(ctx.clock.monotonic())
+
+    async with replica(clock, url, tick), replica(clock, url, tick):
+        await clock.advance(seconds=70)
+        clock.step(hours=hours)
+        await clock.advance(seconds=130)
+    assert starts == expected

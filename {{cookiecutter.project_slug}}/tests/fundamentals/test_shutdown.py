@@ -1,4 +1,8 @@
-"""Shutdown: jobs are asked to stop, cancelled after a grace of 5 s, left behind a second later."""
+"""Shutdown: jobs are asked to stop, cancelled after a grace of 5 s, left behind a second later.
+
+`running` is an app from its start to its end, `seconds_to_end` how long it takes from the moment
+at which a server ends its lifespan, as it does on SIGTERM.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -33,7 +37,8 @@ async def test_without_jobs_the_app_ends_at_once(clock: FakeClock) -> None:
 
 
 async def test_a_run_that_ends_when_asked_is_not_cancelled(clock: FakeClock) -> None:
-    """`ctx.stopping` turns true as the shutdown begins; polls of a second end it in a second."""
+    """`ctx.stopping` turns true as the shutdown begins. Here the job asks each second, and returns;
+    the app does not wait for longer."""
 
     @job(AT_ONCE)
     async def polite(ctx: JobContext) -> None:
@@ -44,13 +49,14 @@ async def test_a_run_that_ends_when_asked_is_not_cancelled(clock: FakeClock) -> 
 
 
 async def test_a_sleeping_job_is_cancelled_after_the_grace(clock: FakeClock, caplog: Log) -> None:
-    """The app does not wait until it would wake, but does for the end of its `finally`."""
+    """The app does not wait until the job would wake, but does for the end of its `finally`."""
     assert await seconds_to_end(clock, careful) == 5.5
     assert "careful run 1: clean" in caplog.text
 
 
 async def test_a_job_that_swallows_its_cancel_is_left_behind(clock: FakeClock, caplog: Log) -> None:
-    """It gets its second, then the app ends, and the log names it."""
+    """It gets its second, then the app ends, and the log names it. When it is run again, see
+    `test_one_claim`."""
 
     @job(AT_ONCE)
     async def deaf(ctx: JobContext) -> None:
@@ -64,7 +70,7 @@ async def test_a_job_that_swallows_its_cancel_is_left_behind(clock: FakeClock, c
 
 
 async def test_a_thread_that_ignores_stop_is_left_behind(clock: FakeClock, caplog: Log) -> None:
-    """Nothing ends a thread from outside; the app does not wait for it."""
+    """Nothing ends a thread from outside: neither the app nor the interpreter waits for it."""
     gate = clock.gate()
 
     @job(AT_ONCE)
@@ -78,8 +84,8 @@ async def test_a_thread_that_ignores_stop_is_left_behind(clock: FakeClock, caplo
 
 
 async def test_a_run_that_a_shutdown_cuts_short_is_interrupted(clock: FakeClock) -> None:
-    """Cancelled or not. That is no failure, and the job does not wait for its next due time: it
-    runs again when the app does."""
+    """Cancelled, or asked by `ctx.stopping` and ended by itself. That is no failure, and the job
+    does not wait for its next due time: it runs again as soon as the app does."""
 
     @job(AT_ONCE)
     async def polite(ctx: JobContext) -> str:
@@ -97,11 +103,24 @@ async def test_a_run_that_a_shutdown_cuts_short_is_interrupted(clock: FakeClock)
             assert history[-1].note == note
 
 
-async def test_a_job_before_its_first_await_is_stopped(clock: FakeClock, caplog: Log) -> None:
-    """The shutdown begins before the body does; it is cancelled and awaited like any other."""
+async def test_a_run_that_has_done_all_within_the_grace_is_ok(clock: FakeClock) -> None:
+    """Who has not asked whether to stop has left nothing undone."""
+
+    @job(AT_ONCE)
+    async def brief(ctx: JobContext) -> None:
+        await ctx.clock.sleep(4)
+
+    store = MemoryStore(clock)
+    async with running(cron_app(brief, clock=clock, store=store), clock):
+        pass
+    assert [run.outcome for run in await store.history("brief")] == ["ok"]
+
+
+async def test_a_run_that_has_not_begun_is_stopped(clock: FakeClock, caplog: Log) -> None:
+    """The shutdown comes first: then the body begins, is cancelled and awaited like any other."""
     async with cron_app(careful, clock=clock).router.lifespan_context(FastAPI()):
         await asyncio.sleep(0)  # the scheduler makes the job's task, which has not begun
-        passing = asyncio.create_task(clock.advance(seconds=6))
+        passing = asyncio.create_task(clock.advance(seconds=6))  # while the lifespan ends
     await passing
     assert "careful run 1: clean" in caplog.text
 
