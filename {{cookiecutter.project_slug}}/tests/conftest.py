@@ -18,6 +18,7 @@ from overrides import OVERRIDES
 from support import Advance, FakeClock, RunJob, Runs, Service, served
 from support.databases import close_outside, empty_url
 from support.postgres import postgres_database, postgres_server
+from support.process import VARIABLES
 
 
 @pytest_asyncio.fixture
@@ -31,8 +32,8 @@ async def clock() -> AsyncIterator[FakeClock]:
 def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No setting comes from the environment of who runs the tests, no file from their folder."""
     monkeypatch.chdir(tmp_path)
-    for name in Settings.model_fields:
-        monkeypatch.delenv(name.upper(), raising=False)
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="session")

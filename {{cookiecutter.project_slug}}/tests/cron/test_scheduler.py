@@ -1,7 +1,6 @@
 """The scheduler: what its drivers share, what it runs on demand, what it tells, and how it ends."""
 
 import asyncio
-import gc
 import threading
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime, timedelta
@@ -378,25 +377,6 @@ async def test_runs_that_were_asked_for_are_not_kept(clock: FakeClock, url: URL)
         for _ in range(3):
             assert await clock.run(one.scheduler.run("tick")) is not None
         assert len(driver.tasks) == before
-
-
-async def test_nobody_complains_of_an_end_that_nobody_waits_for(clock: FakeClock, url: URL) -> None:
-    """It could not be recorded, and who asked for the run has gone."""
-    complaints = list[object]()
-    asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
-    gc.freeze()  # what is there already is much, and need not be looked through
-    try:
-        async with replica(clock, url, tick([]), claims=False, seconds_after={"claim": 0.5}) as one:
-            one.store.fails = {"finish"}
-            asked = asyncio.create_task(one.scheduler.run("tick"))
-            await clock.advance(seconds=0.2)
-            asked.cancel()
-            await clock.advance(seconds=1)
-        del asked, one
-        gc.collect()
-    finally:
-        gc.unfreeze()
-    assert complaints == []
 
 
 async def test_who_waits_for_a_run_is_told_that_its_end_is_not_recorded(

@@ -8,7 +8,6 @@ from unittest.mock import patch
 import pytest
 
 from app.__main__ import main
-from support.process import VARIABLES
 
 
 def told(*options: str, **environment: str) -> tuple[list[str], str | None]:
@@ -18,9 +17,8 @@ def told(*options: str, **environment: str) -> tuple[list[str], str | None]:
     def serve(arguments: list[str]) -> None:
         told.append((arguments, os.environ.get("UVICORN_PORT")))
 
-    kept = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     with (
-        patch.dict(os.environ, kept | environment, clear=True),
+        patch.dict(os.environ, environment),
         patch.object(sys, "argv", ["app", *options]),
         patch("uvicorn.main", serve),
     ):
@@ -29,7 +27,6 @@ def told(*options: str, **environment: str) -> tuple[list[str], str | None]:
     return only
 
 
-@pytest.mark.usefixtures("no_settings")
 def test_uvicorns_options_are_passed_on() -> None:
     """After the app, and the two seconds that clients have at the end."""
     options, _ = told("--workers", "4")
@@ -51,7 +48,6 @@ def test_uvicorns_options_are_passed_on() -> None:
         ({"UVICORN_PORT": "8001"}, "PORT=8003", "8001"),
     ],
 )
-@pytest.mark.usefixtures("no_settings")
 def test_the_port_is_told(
     tmp_path: Path, environment: dict[str, str], file: str, port: str | None
 ) -> None:
@@ -60,7 +56,6 @@ def test_the_port_is_told(
     assert told(**environment)[1] == port
 
 
-@pytest.mark.usefixtures("no_settings")
 def test_a_file_that_cannot_be_read_is_left_to_the_app(tmp_path: Path) -> None:
     """Which ends the start with a line about it."""
     (tmp_path / ".env").write_bytes(b"\xff")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.ops import healthcheck
-from support.process import VARIABLES, Process, Server
+from support.process import Process, Server
 
 
 @contextmanager
@@ -33,13 +33,6 @@ def answering(answer: bytes | None) -> Iterator[int]:
         yield server.getsockname()[1]
         asked_enough.set()
         thread.join()
-
-
-@pytest.fixture(autouse=True)
-def no_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No port comes from the environment of who runs the tests."""
-    for name in VARIABLES:
-        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.mark.parametrize(
