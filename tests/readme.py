@@ -19,6 +19,16 @@ def first_job(service: Path) -> list[str]:
     return blocks_of_files(service)[:3]
 
 
+def asking_job(service: Path) -> list[str]:
+    """Return those of the job that asks another service: table and client, job, and override."""
+    return blocks_of_files(service)[3:6]
+
+
+def session_job(service: Path) -> list[str]:
+    """Return those of the job with an async session: the session, and the job."""
+    return blocks_of_files(service)[6:]
+
+
 def write(files: list[str], service: Path) -> None:
     """Write such blocks to where they belong."""
     for file in files:

@@ -16,6 +16,7 @@ Reports = dict[str, dict[str, Any]]
 
 MISTAKES = [
     "asks_a_server",
+    "asks_a_server_that_is_away",
     "catches_everything",
     "cleans_up_for_long",
     "commits_before_the_fence",
@@ -27,6 +28,7 @@ MISTAKES = [
     "forgets_to_wait",
     "has_no_teardown",
     "lacks_a_table",
+    "knows_no_zone",
     "looks_at_the_wall",
     "never_ends",
     "never_ends_on_the_loop",
@@ -37,6 +39,7 @@ MISTAKES = [
     "starts_a_thread",
     "swallows_its_cancel",
     "waits_for_ever",
+    "writes_what_cannot_be_read",
 ]
 
 GOOD = [

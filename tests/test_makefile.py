@@ -14,7 +14,8 @@ SERVICE = TEMPLATE / "{{cookiecutter.project_slug}}"
 FITTING = """#!/bin/sh
 case "$1" in
 -c) exit 0 ;;
--m) mkdir -p .venv/bin && printf '#!/bin/sh\\necho "%s $*" >>installs\\n' "$0" >.venv/bin/python &&
+-m) rm -rf .venv && mkdir -p .venv/bin &&
+    printf '#!/bin/sh\\necho "%s $*" >>installs\\n' "$0" >.venv/bin/python &&
     chmod +x .venv/bin/python ;;
 esac
 """
@@ -36,7 +37,7 @@ def path(tmp_path: Path) -> Path:
     """Make a PATH without any Python."""
     directory = tmp_path / "path"
     directory.mkdir()
-    for name in ("sh", "mkdir", "chmod", "touch"):
+    for name in ("sh", "rm", "mkdir", "chmod", "touch"):
         (directory / name).symlink_to(str(shutil.which(name)))
     return directory
 
@@ -80,6 +81,16 @@ def test_a_named_python_is_tried_first(service: Path, path: Path, tmp_path: Path
     write_command(path, "python3", FITTING)
     python = write_command(tmp_path, "mine", FITTING)
     assert install(service, path, f"PYTHON={python}").returncode == 0
+    assert [line.split()[0] for line in installs(service)] == [str(python)]
+
+
+def test_the_python_of_an_older_venv_is_kept(service: Path, path: Path, tmp_path: Path) -> None:
+    """When it is made anew, as after a change of the requirements."""
+    write_command(path, "python3", FITTING)
+    python = write_command(tmp_path, "mine", FITTING)
+    (service / ".venv" / "bin").mkdir(parents=True)
+    (service / ".venv" / "bin" / "python").symlink_to(python)
+    assert install(service, path).returncode == 0
     assert [line.split()[0] for line in installs(service)] == [str(python)]
 
 

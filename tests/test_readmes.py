@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine import COMPOSE_OVERRIDE, compose_environment, image_of, unique
-from tests.readme import TABLE, blocks, blocks_of_files, first_job, write
+from tests.readme import asking_job, blocks, first_job, session_job, write
 from tests.server import REAL_SECONDS_MAX, wait_until
 from tools.bake import TEMPLATE, bake, copy_template
 from tools.postgres import free_port
@@ -161,13 +161,62 @@ def test_a_job_is_added_as_the_readme_says(project: Path, tmp_path: Path) -> Non
     assert "test_a_job_keeps_the_contract[end_guest_sessions] PASSED" in output
 
 
+def migrate(service: Path) -> str:
+    """Return the commands by which its README writes a migration."""
+    text = (service / "README.md").read_text("utf-8")
+    commands = re.findall(r"`(\.venv/bin/alembic [^`]+)`", text)
+    assert len(commands) == 2
+    return " && ".join(commands)
+
+
+# What the README leaves to its reader.
+RATES_TEST = '''"""Rates, as the service knows them that is asked."""
+
+from sqlalchemy import select
+
+from app.cron.database import Database
+from app.jobs.fetch_rates import fetch_rates
+from app.rates import rates
+from support import FakeClock, RunJob
+
+
+async def test_the_newest_are_kept(db: Database, clock: FakeClock, run_job: RunJob) -> None:
+    """A second run replaces what the first one has written."""
+    await run_job(fetch_rates)
+    clock.step(hours=1)
+    run = await run_job(fetch_rates)
+    assert (run.outcome, run.note) == ("ok", "fetched 2")
+    rows = await db.read(lambda connection: connection.execute(select(rates)).all())
+    assert sorted(rows) == [("CHF", 0.94, run.started_at), ("USD", 1.08, run.started_at)]
+'''
+
+
+def test_a_job_that_asks_a_service_is_added_as_the_readme_says(
+    project: Path, tmp_path: Path
+) -> None:
+    """A table with its migration, a client, a job, and what stands for the service in tests."""
+    copy = shutil.copytree(project, tmp_path / "copy", symlinks=True)
+    write(asking_job(copy), copy)
+    jobs = copy / "app" / "jobs" / "__init__.py"
+    line = "from .fetch_rates import fetch_rates\nfrom .nightly_report"
+    text = jobs.read_text("utf-8").replace("from .nightly_report", line)
+    jobs.write_text(text.replace("= [", "= [fetch_rates, "), "utf-8")
+    test = copy / "tests" / "jobs" / "test_fetch_rates.py"
+    test.write_text(RATES_TEST, "utf-8")
+    run(migrate(copy), copy)
+    tests = f"tests/jobs/test_every_job.py {test}"
+    output = run(f"make lint types && .venv/bin/python -m pytest -v {tests}", copy)
+    assert "test_a_job_keeps_the_contract[fetch_rates] PASSED" in output
+    for database in ("sqlite", "postgres"):
+        assert f"test_the_newest_are_kept[{database}] PASSED" in output
+
+
 def test_a_migration_is_written_as_the_readme_says(project: Path, tmp_path: Path) -> None:
     """It knows a table of a module that nobody imports, is clean, and brings all that is new."""
     copy = shutil.copytree(project, tmp_path / "copy", symlinks=True)
-    (copy / "app" / "rates.py").write_text(TABLE)
-    commands = re.findall(r"`(\.venv/bin/alembic [^`]+)`", (copy / "README.md").read_text("utf-8"))
-    assert len(commands) == 2
-    run(" && ".join(commands), copy)
+    table, *_ = asking_job(copy)
+    write([table], copy)
+    run(migrate(copy), copy)
     run("make lint && .venv/bin/alembic upgrade head && .venv/bin/alembic check", copy)
     [migration] = set((copy / "app" / "migrations" / "versions").glob("*what_changes*"))
     assert '"rates"' in migration.read_text("utf-8")
@@ -184,6 +233,8 @@ def test_the_contract_complains_as_the_readme_says(project: Path, tmp_path: Path
     [message] = [block for block in blocks(copy / "README.md", "text") if block.startswith("job ")]
     output = run("! .venv/bin/python -m pytest tests/jobs/test_every_job.py", copy)
     assert message in output
+    assert len(output.splitlines()) < 50  # or nobody would find it
+    assert "FAILED tests/jobs/test_every_job.py" in output
 
 
 # What the README leaves to its reader: a test, as that of the README's first job.
@@ -253,7 +304,7 @@ async def test_the_fence_stands(
 def test_an_async_session_is_added_as_the_readme_says(project: Path, tmp_path: Path) -> None:
     """The files and the changed line, as they stand there: lint, types and a test are content."""
     copy = shutil.copytree(project, tmp_path / "copy", symlinks=True)
-    write(blocks_of_files(copy)[3:], copy)
+    write(session_job(copy), copy)
     old, new = re.findall(r"`(async with .*?\()`", (copy / "README.md").read_text("utf-8"))
     main = copy / "app" / "main.py"
     assert old in main.read_text()

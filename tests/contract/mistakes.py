@@ -89,6 +89,12 @@ async def asks_a_server() -> None:
         urllib.request.urlopen("http://127.0.0.1:9/", timeout=1)  # here
 
 
+@mistake("never_blocks_the_loop", "Make it a `def` job")
+async def asks_a_server_that_is_away() -> None:
+    """Ask by a synchronous HTTP call, on a machine from which nobody can be asked."""
+    urllib.request.urlopen("http://nowhere.invalid/", timeout=1)  # here
+
+
 @mistake("never_blocks_the_loop", "Make it a `def` job, or give that to `asyncio.to_thread`")
 async def computes(ctx: JobContext) -> None:
     """Compute for 200 ms on the event loop."""
@@ -231,6 +237,23 @@ def does_not_look_up() -> None:
 async def lacks_a_table(ctx: JobContext) -> None:
     """Write into a table that no migration has made."""
     await ctx.write(lambda it: it.execute(text("INSERT INTO rates VALUES ('EUR')")))  # here
+
+
+@mistake("completes", "by `.bindparams(bindparam('at', type_=Moment))`")
+async def writes_what_cannot_be_read(ctx: JobContext) -> None:
+    """Upsert by a text that knows nothing of a column's type."""
+    upsert = text(
+        "INSERT INTO sessions VALUES ('1', 'ana', :at) "
+        "ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at"
+    )
+    await ctx.write(lambda it: it.execute(upsert, {"at": ctx.clock.now().isoformat()}))  # here
+
+
+@mistake("completes", "Take time from `ctx.clock`")
+async def knows_no_zone(ctx: JobContext) -> None:
+    """Ask `datetime.now()` without a zone."""
+    now = datetime.now()
+    await ctx.write(lambda it: it.execute(update(sessions).values(expires_at=now)))  # here
 
 
 @mistake("completes", "Give it in OVERRIDES what stands for others' services")

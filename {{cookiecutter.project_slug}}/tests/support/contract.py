@@ -6,6 +6,7 @@ wrong.
 """
 
 import re
+import socket
 import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -16,13 +17,15 @@ from typing import Any
 from unittest.mock import patch
 
 import time_machine
-from blockbuster import BlockBuster, BlockingError
+from blockbuster import BlockBuster, BlockBusterFunction, BlockingError
+from sqlalchemy import NullPool, create_engine, select
 
 from app.cron.job import Function
 from app.cron.scheduler import CANCEL_SECONDS
+from app.db import metadata
 
 from .leftovers import is_locked
-from .trial import Arrange, Bench, Overrides, Rows, Trial, copy, rows_of
+from .trial import Arrange, Bench, Overrides, Rows, Trial, copy, quiet, rows_of
 from .watch import Step
 
 # Between two awaits on the event loop. More keeps requests waiting. CPU time, not real time.
@@ -68,7 +71,7 @@ Clause = Callable[[Subject], AsyncIterator[str]]
 
 
 async def completes(subject: Subject) -> AsyncIterator[str]:
-    """It is ok, within its timeout, and leaves nothing behind."""
+    """It is ok, within its timeout, writes what can be read, and leaves nothing behind."""
     usual = subject.usual
     if usual.watch.endless:
         yield (
@@ -77,6 +80,19 @@ async def completes(subject: Subject) -> AsyncIterator[str]:
         )
     elif usual.finish.outcome != "ok":
         yield f"its run ends as {_end(usual)}. {_advice(usual.finish.error)}"
+    for table, error in unreadable(usual):
+        places: list[str] = []
+
+        def look(step: Step, table: str = table, places: list[str] = places) -> None:
+            if table in step.statement:
+                places.append(step.place)
+
+        await subject.bench.run(subject.start, states=look)
+        yield (
+            f"it writes into {table} what its columns cannot read, at "
+            f"{' or '.join(dict.fromkeys(places))}: {error}. `text()` knows no column's type: tell "
+            "it, as by `.bindparams(bindparam('at', type_=Moment))`"
+        )
     for what in usual.left:
         yield f"when it has ended, it leaves {what}"
 
@@ -154,8 +170,8 @@ async def can_be_killed(subject: Subject) -> AsyncIterator[str]:
         elif one != two:
             yield (
                 f"killed at {where} and run again, it leaves {two}, and without a kill {one}. "
-                "Write it so that twice is as once: what is done is marked so in the transaction "
-                "that does it"
+                "Write it so that twice is as once: by a key and `ON CONFLICT`, say, or what is "
+                "done is marked so in the transaction that does it"
             )
 
 
@@ -257,16 +273,19 @@ CLAUSES: dict[str, Clause] = {
 
 async def complaints(subject: Subject, clauses: Sequence[str]) -> list[str]:
     """What is wrong with the job, by these clauses. If it does not even complete, only that, and
-    from one that is never the same nothing follows when it is killed."""
-    if subject.usual.finish.outcome != "ok":
+    what may be the reason; from one that is never the same nothing follows when it is killed."""
+    if subject.usual.watch.endless:
         clauses = [clause for clause in clauses if clause == "completes"]
+    elif subject.usual.finish.outcome != "ok":
+        clauses = [clause for clause in clauses if clause in ("completes", "never_blocks_the_loop")]
     found: dict[str, list[str]] = {}
-    for clause in clauses:
-        if clause != "can_be_killed" or not found.get("is_repeatable"):
-            found[clause] = [
-                f"job {subject.bench.job.name!r}, {clause}: {what}"
-                async for what in CLAUSES[clause](subject)
-            ]
+    with quiet():  # hundreds of runs: the log has the one that nothing disturbed
+        for clause in clauses:
+            if clause != "can_be_killed" or not found.get("is_repeatable"):
+                found[clause] = [
+                    f"job {subject.bench.job.name!r}, {clause}: {what}"
+                    async for what in CLAUSES[clause](subject)
+                ]
     # A loop comes by the same line again and again.
     return list(dict.fromkeys(what for each in found.values() for what in each))
 
@@ -301,8 +320,20 @@ def difference(one: Rows, two: Rows) -> tuple[str, str]:
 
 
 def _some(table: str, rows: Counter[tuple[Any, ...]]) -> str:
-    first = next(iter(rows), "no such row")
+    first = next(iter(rows), "none of these")
     return f"{table}: {f'{rows.total():,} rows such as ' if rows.total() > 1 else ''}{first}"
+
+
+def unreadable(trial: Trial) -> Iterator[tuple[str, Exception]]:
+    """Tables of which the app cannot read what they hold, and why not."""
+    engine = create_engine(f"sqlite:///{trial.database}", poolclass=NullPool)
+    with engine.connect() as connection:
+        for table in metadata.sorted_tables:
+            if table.name in trial.rows:
+                try:
+                    connection.execute(select(table)).all()
+                except Exception as error:  # noqa: BLE001 -- each type fails in its own way
+                    yield table.name, error
 
 
 def _end(trial: Trial) -> str:
@@ -312,7 +343,9 @@ def _end(trial: Trial) -> str:
 def _advice(error: str) -> str:
     if re.search("no such (table|column)|has no column", error):
         return "A migration is missing, in `app/migrations/versions`"
-    if re.match(r"\w*(Connect|Network|Timeout|gaierror)", error):
+    if "offset-naive" in error:
+        return "Take time from `ctx.clock`"
+    if re.match(r"\w*(Connect|Network|Timeout|URL|gaierror)", error):
         return "Give it in OVERRIDES what stands for others' services"
     return "If it lacks rows, give it some in `add_data`"
 
@@ -326,7 +359,11 @@ def blocking_calls(subject: Subject, calls: list[str]) -> Iterator[None]:
             calls.append(f"{call} at {subject.usual.watch.here()}")
             super().__init__(call)
 
-    detector = BlockBuster(["app", subject.bench.module], excluded_modules=["app.cron"])
+    modules, excluded = ["app", subject.bench.module], ["app.cron"]
+    detector = BlockBuster(modules, excluded_modules=excluded)
+    detector.functions["socket.getaddrinfo"] = BlockBusterFunction(
+        socket, "getaddrinfo", scanned_modules=modules, excluded_modules=excluded
+    )
     for function in detector.functions.values():  # pytest's log is a file
         function.can_block_in("logging/__init__.py", "handle")
     with patch("blockbuster.blockbuster.BlockingError", Noted):

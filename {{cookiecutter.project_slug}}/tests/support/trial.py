@@ -1,9 +1,10 @@
 """One run of a job in the whole app, on a SQLite database of its own, watched step by step."""
 
 import asyncio
+import logging
 import sqlite3
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import count
@@ -109,9 +110,11 @@ class Bench:
             for frame, line in walk_tb(error.__traceback__ if error else None)
             if watch.is_own(frame.f_code.co_filename)
         ]
+        with quiet():  # the scheduler has logged it
+            finish = run.finish()
         return Trial(
             path,
-            run.finish(),
+            finish,
             watch,
             cancelled,
             ended,
@@ -134,6 +137,17 @@ class Bench:
     def new_path(self) -> Path:
         """Where no database is yet."""
         return self._folder / f"{next(self._numbers)}.db"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """In the block nothing is logged."""
+    disabled = logging.root.manager.disable
+    logging.disable()
+    try:
+        yield
+    finally:
+        logging.disable(disabled)
 
 
 async def _wait(clock: FakeClock, time: timedelta, futures: list[asyncio.Future[Any]]) -> None:
