@@ -1,4 +1,4 @@
-"""What a README tells its readers to write, and what they may write besides: a table."""
+"""What a README tells its readers to write, and what they may write besides: a migration."""
 
 import re
 from pathlib import Path
@@ -35,21 +35,6 @@ def write(files: list[str], service: Path) -> None:
         path, _, text = file.removeprefix("# ").partition("\n")
         (service / path).write_text(text, "utf-8")
 
-
-TABLE = '''"""Exchange rates."""
-
-from sqlalchemy import Column, Float, String, Table
-
-from .db import Moment, metadata
-
-rates = Table(
-    "rates",
-    metadata,
-    Column("currency", String(3), primary_key=True),
-    Column("rate", Float, nullable=False),
-    Column("fetched_at", Moment, nullable=False),
-)
-'''
 
 TABLE_MIGRATION = '''"""The table of rates."""
 

@@ -87,9 +87,20 @@ def test_a_named_python_is_tried_first(service: Path, path: Path, tmp_path: Path
 def test_the_python_of_an_older_venv_is_kept(service: Path, path: Path, tmp_path: Path) -> None:
     """When it is made anew, as after a change of the requirements."""
     write_command(path, "python3", FITTING)
-    python = write_command(tmp_path, "mine", FITTING)
+    (tmp_path / "an old one (3)").mkdir()
+    python = write_command(tmp_path / "an old one (3)", "mine", FITTING)
     (service / ".venv" / "bin").mkdir(parents=True)
     (service / ".venv" / "bin" / "python").symlink_to(python)
+    assert install(service, path).returncode == 0
+    [line] = installs(service)
+    assert line.startswith(f"{python} -m pip install")
+
+
+def test_a_venv_is_not_made_by_itself(service: Path, path: Path) -> None:
+    """Where its Python is a copy of that which made it: it would delete what it runs on."""
+    python = write_command(path, "python3", FITTING)
+    (service / ".venv" / "bin").mkdir(parents=True)
+    write_command(service / ".venv" / "bin", "python", FITTING)
     assert install(service, path).returncode == 0
     assert [line.split()[0] for line in installs(service)] == [str(python)]
 

@@ -23,7 +23,7 @@ import yaml
 
 from tests.engine import Container, base_of, docker, is_there, need_image, unique
 from tests.machine import lacking
-from tests.readme import TABLE, TABLE_MIGRATION, first_job, write
+from tests.readme import TABLE_MIGRATION, asking_job, first_job, write
 from tools import pythons
 from tools.bake import TEMPLATE, bake
 from tools.postgres import free_port
@@ -162,8 +162,8 @@ def test_its_tests_are_green(service: Path, version: str, way: str, tmp_path: Pa
 def grown(service: Path, folder: Path) -> Path:
     """Copy the service, and let it have the README's first job, and a table with its migration."""
     shutil.copytree(service, folder)
-    write(first_job(folder), folder)
-    (folder / "app" / "rates.py").write_text(TABLE)
+    table, *_ = asking_job(folder)
+    write([*first_job(folder), table], folder)
     (folder / "app" / "migrations" / "versions" / "a7ab1e_rates.py").write_text(TABLE_MIGRATION)
     return folder
 

@@ -8,8 +8,6 @@ asked; that, the lines of which one is to be named and the advice to be given st
 
 import asyncio
 import json
-import logging
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -20,10 +18,7 @@ from sqlalchemy import Connection
 from support import contract, trial, watch
 
 from tests.contract.good_jobs import GOOD, OVERRIDES
-from tests.contract.mistakes import MISTAKES, one_session
-
-# As pytest does, with a file for the log.
-logging.basicConfig(level="INFO", handlers=[logging.FileHandler(os.devnull)])
+from tests.contract.mistakes import MISTAKES
 
 # What is stuck is stuck sooner.
 watch.ENDLESS_SECONDS = 0.5
@@ -55,9 +50,9 @@ async def main(names: Sequence[str]) -> None:
                 places=mistake.places,
                 remedy=mistake.remedy,
             )
-    for function in GOOD:
+    for function, arrange in GOOD.items():
         if not names or function.__name__ in names:
-            await try_job(function, one_session, list(contract.CLAUSES))
+            await try_job(function, arrange, list(contract.CLAUSES))
 
 
 asyncio.run(main(sys.argv[1:]))

@@ -13,17 +13,22 @@ from app.db import DatabaseDep
 from app.sessions import ClockDep, sessions
 from fastapi import Depends
 from httpx2 import AsyncClient, MockTransport, Request, Response
-from sqlalchemy import Connection, create_engine, delete, func, insert, select, update
+from sqlalchemy import Connection, create_engine, delete, func, insert, select, text, update
 from sqlalchemy.orm import Session
 
-GOOD: list[Callable[..., Any]] = []
+from tests.contract.mistakes import one_session
+
+GOOD: dict[Callable[..., Any], Callable[[Connection], object]] = {}
+"""The jobs, and what each finds in the database."""
 
 
-def good(*schedule: Any, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def good(
+    *schedule: Any, arrange: Callable[[Connection], object] = one_session, **options: Any
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare the function as a job, and list it."""
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
-        GOOD.append(job(*(schedule or [every(minutes=5)]), **options)(function))
+        GOOD[job(*(schedule or [every(minutes=5)]), **options)(function)] = arrange
         return function
 
     return declare
@@ -145,6 +150,18 @@ async def tries_again(ctx: JobContext) -> str:
     with suppress(ConnectionError):
         raise ConnectionError
     return "tried"
+
+
+def odd_session(connection: Connection) -> None:
+    """Somebody else has put one there that the app cannot read."""
+    connection.execute(text("INSERT INTO sessions (id, user, expires_at) VALUES (1, 'a', 'soon')"))
+
+
+@good(arrange=odd_session)
+async def only_reads(db: DatabaseDep) -> str:
+    """Count, and change nothing."""
+    count = select(func.count()).select_from(sessions)
+    return f"{await db.read(lambda it: it.execute(count).scalar_one())} sessions"
 
 
 async def get_client() -> AsyncIterator[AsyncClient]:

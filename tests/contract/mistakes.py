@@ -240,13 +240,15 @@ async def lacks_a_table(ctx: JobContext) -> None:
 
 
 @mistake("completes", "by `.bindparams(bindparam('at', type_=Moment))`")
-async def writes_what_cannot_be_read(ctx: JobContext) -> None:
+async def writes_what_cannot_be_read(ctx: JobContext, db: DatabaseDep) -> None:
     """Upsert by a text that knows nothing of a column's type."""
     upsert = text(
-        "INSERT INTO sessions VALUES ('1', 'ana', :at) "
+        "INSERT INTO sessions (id, user, expires_at) VALUES ('1', 'ana', :at) "
         "ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at"
     )
+    await db.read(lambda it: it.execute(text("SELECT * FROM sessions")).all())
     await ctx.write(lambda it: it.execute(upsert, {"at": ctx.clock.now().isoformat()}))  # here
+    await db.read(lambda it: it.execute(text("SELECT * FROM sessions")).all())
 
 
 @mistake("completes", "Take time from `ctx.clock`")

@@ -30,7 +30,8 @@ async def clock() -> AsyncIterator[FakeClock]:
 
 @pytest.fixture
 def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No setting comes from the environment of who runs the tests, no file from their folder."""
+    """No setting and no port comes from the environment of who runs the tests, no file from their
+    folder."""
     monkeypatch.chdir(tmp_path)
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)

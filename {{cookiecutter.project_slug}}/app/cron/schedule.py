@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
-# What waits after a start or an outage is spread over this long at most, so that replicas that come
-# up together do not all work at once.
+# What waits after a start or an outage is spread over this long at most, so that jobs and apps that
+# come up together do not all work at once.
 CATCH_UP_MAX = timedelta(seconds=10)
 
 # Beyond this, due times would leave the calendar of `datetime`.

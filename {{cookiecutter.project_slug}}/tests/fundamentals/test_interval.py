@@ -92,8 +92,8 @@ async def test_a_slow_job_keeps_its_rhythm(clock: FakeClock) -> None:
 
 
 async def test_a_run_longer_than_its_interval_is_not_overlapped(clock: FakeClock) -> None:
-    """It may take so long without a timeout only. What falls due meanwhile is skipped; a full
-    interval follows after the end."""
+    """Its timeout allows it to take so long. What falls due meanwhile is skipped; a full interval
+    follows after the end."""
     minutes = []
 
     @job(every(minutes=5, jitter=0), timeout=None)

@@ -70,7 +70,7 @@ async def test_a_job_that_swallows_its_cancel_is_left_behind(clock: FakeClock, c
 
 
 async def test_a_thread_that_ignores_stop_is_left_behind(clock: FakeClock, caplog: Log) -> None:
-    """Nothing ends a thread from outside: neither the app nor the interpreter waits for it."""
+    """Nothing ends a thread from outside, so the app does not wait for it."""
     gate = clock.gate()
 
     @job(AT_ONCE)
