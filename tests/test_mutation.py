@@ -110,7 +110,8 @@ async def wait() -> None:
 
 async def answer() -> int:
     await wait()
-    return 42
+    number = 42
+    return number
 """
 
 TEST_OF_PATIENCE = """import asyncio
@@ -120,6 +121,21 @@ from app.patience import answer
 
 def test_answer() -> None:
     assert asyncio.run(answer()) == 42
+"""
+
+# It is seen to run what the other runs, and notices nothing.
+TEST_OF_HASTE = """import asyncio
+
+from app import patience
+
+
+async def no_wait() -> None:
+    pass
+
+
+def test_haste(monkeypatch) -> None:
+    monkeypatch.setattr(patience, "wait", no_wait)
+    asyncio.run(patience.answer())
 """
 
 # Read on import only, by the very file with the test.
@@ -235,12 +251,13 @@ def test_what_no_test_is_seen_to_run_is_for_tests_of_processes(proof: Proof) -> 
 def test_what_is_done_after_a_timeout_is_killed_too(
     proof: Proof, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Python 3.11 does not show that a test runs it."""
+    """Python 3.11 does not show that a test runs it, only that another does."""
     monkeypatch.setattr("tools.mutation.trial.HANG_SECONDS", 1.0)
     proof.write("app/patience.py", PATIENCE)
     proof.write("tests/test_patience.py", TEST_OF_PATIENCE)
+    proof.write("tests/test_haste.py", TEST_OF_HASTE)
     proof.make("app/patience.py")
-    assert "- return 42" not in proof.output
+    assert "- return number" not in proof.output
     assert int(proof.row("app/patience.py")[1]) > 0
 
 

@@ -88,11 +88,13 @@ class Reach:
         return found - self._processes
 
     def _before(self, mutant: Mutant) -> set[str]:
-        """Return the tests that run what stands before it in its function."""
-        for line in reversed(range(mutant.head + 1, mutant.lines.start)):
-            if found := self.lines.get((mutant.file, line)):
-                return found
-        return set()
+        """Return the tests that run the last thing before it in its function.
+
+        Where they may have gone on from any of it, and nobody has seen that, those of all of it.
+        """
+        lines = reversed(range(mutant.head + 1, mutant.lines.start))
+        places = [(mutant.file, line) for line in lines if (mutant.file, line) in self.lines]
+        return self._running(places[:1] if SEES_ALL else places)
 
     def _near(self, mutant: Mutant) -> set[str]:
         """Return the tests that do what few do of its statement, or use it in its own file."""
