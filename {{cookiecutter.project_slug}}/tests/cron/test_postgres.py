@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import (
     AbstractContextManager,
+    ExitStack,
     asynccontextmanager,
     closing,
     contextmanager,
@@ -15,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from socketserver import BaseRequestHandler, TCPServer
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import time_machine
@@ -470,14 +472,23 @@ def test_a_lock_is_waited_for_in_vain(
     assert getattr(database, use)(function) == answer
 
 
+@contextmanager
+def soon_ended() -> Iterator[None]:
+    """Transactions that begin in the block may be silent for a moment only. Those of who claims
+    meanwhile begin after it: a busy machine makes them silent, too."""
+    with patch("app.cron.postgres.IDLE_SECONDS", 0.2):
+        yield
+
+
 async def test_who_is_frozen_in_a_claim_keeps_the_job_for_some_seconds_only(
-    database: Database, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    database: Database, clock: FakeClock
 ) -> None:
     """Then the server ends its session: nothing was claimed, and another process claims it."""
     store = sql_store(database, clock)
     await store.register([first_in(NOW)])
-    monkeypatch.setattr("app.cron.postgres.IDLE_SECONDS", 0.05)
-    with transaction(database, CLAIM) as frozen:
+    with ExitStack() as stack:
+        with soon_ended():
+            frozen = stack.enter_context(transaction(database, CLAIM))
         assert (await claim_at_last(store, after(0))).run_no == 1
         with pytest.raises(DBAPIError, match="idle-in-transaction"):
             frozen.exec_driver_sql("SELECT 1")
@@ -499,7 +510,7 @@ Begin = Callable[[Engine], AbstractContextManager[Any]]
 
 @own_transaction
 async def test_who_is_frozen_behind_the_fence_keeps_the_job_for_some_seconds_only(
-    database: Database, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, begin: Begin
+    database: Database, clock: FakeClock, begin: Begin
 ) -> None:
     """The fence sets the limits that the engine may not have."""
     one, two = (sql_store(database, clock, owner) for owner in ("one", "two"))
@@ -507,10 +518,10 @@ async def test_who_is_frozen_behind_the_fence_keeps_the_job_for_some_seconds_onl
     await two.register([first_in(NOW)])
     run = await claim(one, delay=NOW)
     await clock.advance(LEASE)
-    monkeypatch.setattr("app.cron.postgres.IDLE_SECONDS", 0.05)
     engine = create_engine(database.url)
     with begin(engine) as frozen:
-        one.fence(run).check(frozen)
+        with soon_ended():
+            one.fence(run).check(frozen)
         assert (await claim_at_last(two, after(1))).run_no == 2
         with pytest.raises(DBAPIError, match="idle-in-transaction"):
             frozen.execute(text("SELECT 1"))
