@@ -14,8 +14,11 @@ CHECKS_BAD = "printf '11 passed, 1 failed\\n'; echo 'make: Error 1' >&2; exit 2"
 MUTANTS_WELL = "echo '5 mutants: 5 killed, 0 survived'"
 MUTANTS_BAD = "echo '5 mutants: 3 killed, 2 survived'; exit 2"
 MUTATION_WELL = "echo '3 mutants tried, 0 survived without explanation, 0 explanations are stale'"
-MUTATION_BAD = (
-    "echo '3 mutants tried, 1 survived without explanation, 1 explanations are stale'; exit 1"
+MUTATION_SURVIVED = (
+    "echo '3 mutants tried, 1 survived without explanation, 0 explanations are stale'; exit 1"
+)
+MUTATION_STALE = (
+    "echo '3 mutants tried, 0 survived without explanation, 1 explanations are stale'; exit 1"
 )
 NOTHING = "exit 2"
 
@@ -26,7 +29,8 @@ NOTHING = "exit 2"
         (CHECKS_WELL, MUTANTS_WELL, MUTATION_WELL, "20 passed, 0 failed", 0),
         (CHECKS_BAD, MUTANTS_WELL, MUTATION_WELL, "19 passed, 1 failed", 1),
         (CHECKS_WELL, MUTANTS_BAD, MUTATION_WELL, "18 passed, 2 failed", 1),
-        (CHECKS_WELL, MUTANTS_WELL, MUTATION_BAD, "19 passed, 2 failed", 1),
+        (CHECKS_WELL, MUTANTS_WELL, MUTATION_SURVIVED, "19 passed, 1 failed", 1),
+        (CHECKS_WELL, MUTANTS_WELL, MUTATION_STALE, "20 passed, 1 failed", 1),
         (NOTHING, MUTANTS_WELL, MUTATION_WELL, "8 passed, 1 failed", 1),
         (CHECKS_WELL, NOTHING, MUTATION_WELL, "15 passed, 1 failed", 1),
         (CHECKS_WELL, MUTANTS_WELL, NOTHING, "17 passed, 1 failed", 1),
@@ -35,7 +39,8 @@ NOTHING = "exit 2"
         "all well",
         "a test fails",
         "mutants survive",
-        "others survive",
+        "mutants by rule survive",
+        "an explanation is stale",
         "no checks",
         "no mutants",
         "no mutation",

@@ -33,6 +33,7 @@ MISTAKES = [
     "never_ends",
     "never_ends_on_the_loop",
     "reaches_out",
+    "reaches_out_in_a_thread",
     "rolls_dice",
     "sleeps",
     "starts_a_task",

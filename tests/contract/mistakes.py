@@ -265,6 +265,12 @@ async def reaches_out() -> None:
         await client.get("http://127.0.0.1:9/")  # here
 
 
+@mistake("completes", "Give it in OVERRIDES what stands for others' services")
+def reaches_out_in_a_thread() -> None:
+    """Do the same in `def`."""
+    urllib.request.urlopen("http://127.0.0.1:9/", timeout=1)  # here
+
+
 # It leaves something behind
 
 

@@ -82,20 +82,19 @@ async def completes(subject: Subject) -> AsyncIterator[str]:
     elif usual.finish.outcome != "ok":
         yield f"its run ends as {_end(usual)}. {_advice(usual.finish.error)}"
     before = rows_of(subject.start)
-    for table, error in unreadable(usual):
+    for table, error in unreadable(usual, before):
         places = [usual.failed_at]
 
         def look(step: Step, table: str = table, places: list[str] = places) -> None:
             if rows_of(step.database)[table] == before[table]:  # so nothing is committed yet
                 places.append(step.place)
 
-        if usual.rows[table] != before[table]:
-            await subject.bench.run(subject.start, states=look)
-            yield (
-                f"it writes into {table} what its columns cannot read, at {places[-1]}: {error}. "
-                "`text()` knows no column's type: tell it, as by "
-                "`.bindparams(bindparam('at', type_=Moment))`"
-            )
+        await subject.bench.run(subject.start, states=look)
+        yield (
+            f"it writes into {table} what its columns cannot read, at {places[-1]}: {error}. "
+            "`text()` knows no column's type: tell it, as by "
+            "`.bindparams(bindparam('at', type_=Moment))`"
+        )
     for what in usual.left:
         yield f"when it has ended, it leaves {what}"
 
@@ -327,12 +326,12 @@ def _some(table: str, rows: Counter[tuple[Any, ...]]) -> str:
     return f"{table}: {f'{rows.total():,} rows such as ' if rows.total() > 1 else ''}{first}"
 
 
-def unreadable(trial: Trial) -> Iterator[tuple[str, Exception]]:
-    """Tables of which the app cannot read what they hold, and why not."""
+def unreadable(trial: Trial, before: Rows) -> Iterator[tuple[str, Exception]]:
+    """Tables that it has changed and of which the app cannot read what they hold, and why not."""
     engine = create_engine(f"sqlite:///{trial.database}", poolclass=NullPool)
     with engine.connect() as connection:
         for table in metadata.sorted_tables:
-            if table.name in trial.rows:
+            if trial.rows.get(table.name) != before.get(table.name):
                 try:
                     connection.execute(select(table)).all()
                 except DBAPIError:  # a migration is missing
