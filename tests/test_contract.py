@@ -26,6 +26,9 @@ MISTAKES = [
     "deletes_all_at_once",
     "does_not_look_up",
     "forgets_to_wait",
+    "has_a_lock_of_its_own",
+    "has_a_row_for_each_chance",
+    "has_a_row_for_each_moment",
     "has_no_teardown",
     "knows_no_zone",
     "lacks_a_table",
@@ -58,8 +61,8 @@ GOOD = [
 
 
 @pytest.fixture(scope="module")
-def reports() -> Reports:
-    """Put all of them on trial, in one process, and give what it says of each."""
+def trial() -> subprocess.CompletedProcess[str]:
+    """Put all of them on trial, in one process."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.contract"],
         cwd=TEMPLATE,
@@ -68,7 +71,13 @@ def reports() -> Reports:
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    return {report["name"]: report for report in map(json.loads, done.stdout.splitlines())}
+    return done
+
+
+@pytest.fixture(scope="module")
+def reports(trial: subprocess.CompletedProcess[str]) -> Reports:
+    """What was said of each."""
+    return {report["name"]: report for report in map(json.loads, trial.stdout.splitlines())}
 
 
 def test_all_of_them_are_tried(reports: Reports) -> None:
@@ -90,3 +99,8 @@ def test_a_mistake_is_found(reports: Reports, name: str) -> None:
 def test_nothing_is_found_in_a_good_job(reports: Reports, name: str) -> None:
     """By any clause: a contract that complains of what is well would soon not be read."""
     assert reports[name]["found"] == []
+
+
+def test_a_failed_run_is_logged_once(trial: subprocess.CompletedProcess[str]) -> None:
+    """That which nothing disturbed: the complaint is found beside one traceback, not among many."""
+    assert trial.stderr.count("knows_no_zone run 1: error") == 1

@@ -20,7 +20,7 @@ from app.db import DatabaseDep
 from app.sessions import sessions
 from fastapi import Depends
 from httpx2 import AsyncClient
-from sqlalchemy import Connection, create_engine, delete, insert, literal, text, update
+from sqlalchemy import Connection, create_engine, delete, insert, literal, select, text, update
 from sqlalchemy.orm import Session
 
 
@@ -173,6 +173,33 @@ async def counts_twice(ctx: JobContext) -> None:
     more = sessions.c.user.concat(literal("+"))
     await ctx.write(lambda it: it.execute(update(sessions).values(user=more)))
     await ctx.clock.sleep(1)  # here
+
+
+@mistake("can_be_taken_over", "make the key of a row of what the row is about")
+async def has_a_row_for_each_moment(ctx: JobContext) -> None:
+    """Insert what is there already if the clock has stood still."""
+    row = {"id": ctx.clock.now().isoformat(), "user": "ana", "expires_at": ctx.clock.now()}
+    await ctx.write(lambda it: it.execute(insert(sessions).prefix_with("OR IGNORE").values(row)))
+    await ctx.clock.sleep(1)  # here
+
+
+@mistake("can_be_taken_over", "make the key of a row of what the row is about")
+async def has_a_row_for_each_chance(ctx: JobContext) -> None:
+    """Insert what is there already if the same numbers are drawn."""
+    row = {"id": f"{ctx.random.random()}", "user": "ana", "expires_at": ctx.clock.now()}
+    await ctx.write(lambda it: it.execute(insert(sessions).prefix_with("OR IGNORE").values(row)))
+    await ctx.clock.sleep(1)  # here
+
+
+@mistake("can_be_taken_over", "take what it finds half done")
+async def has_a_lock_of_its_own(ctx: JobContext, db: DatabaseDep) -> None:
+    """Keep others away by a row, which a run that is killed leaves behind."""
+    mine = {"id": "lock", "user": f"{ctx.random.random()}", "expires_at": ctx.clock.now()}
+    await ctx.write(lambda it: it.execute(insert(sessions).prefix_with("OR IGNORE").values(mine)))
+    owner = select(sessions.c.user).where(sessions.c.id == "lock")
+    if await db.read(lambda it: it.execute(owner).scalar_one()) != mine["user"]:
+        raise RuntimeError("somebody else is at work")  # here
+    await ctx.write(lambda it: it.execute(delete(sessions).where(sessions.c.id == "lock")))
 
 
 @mistake("is_fenced", "`ctx.fence(session)` as the last thing before your commit")

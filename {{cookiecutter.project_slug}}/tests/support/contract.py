@@ -11,7 +11,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -39,6 +39,9 @@ ROWS_MAX = 5_000
 # by the same line again and again.
 STEPS_PER_LINE_MAX = 3
 STEPS_MAX = 25
+
+# So long after its end nobody holds the job of a run any more, and another process may have it.
+LEASE_OVER = timedelta(minutes=1)
 
 # When the machine says that it is, while a run is asked to go by its own clock.
 ELSEWHEN = datetime(2001, 2, 3, 4, 5, 6, tzinfo=UTC)
@@ -148,20 +151,7 @@ async def can_be_cancelled(subject: Subject) -> AsyncIterator[str]:
 
 async def can_be_killed(subject: Subject) -> AsyncIterator[str]:
     """Wherever it waits or begins a statement: run again, it ends as if nothing had happened."""
-    snapshots: dict[str, tuple[str, Path]] = {}
-
-    def keep(step: Step) -> None:
-        rows = repr(rows_of(step.database))
-        if rows not in snapshots:
-            path = subject.bench.new_path()
-            copy(step.database, path)
-            snapshots[rows] = str(step), path
-
-    last = await subject.bench.run(subject.start, waits=keep, states=keep)
-    snapshots.setdefault(repr(last.rows), ("its end", last.database))
-    found = list(snapshots.values())
-    for index in spread([where for where, _ in found]):
-        where, path = found[index]
+    for where, path in await killed(subject):
         again = await subject.bench.run(forgotten(path))
         one, two = difference(subject.usual.rows, again.rows)
         if again.finish.outcome != "ok":
@@ -175,6 +165,29 @@ async def can_be_killed(subject: Subject) -> AsyncIterator[str]:
                 "Write it so that twice is as once: by a key and `ON CONFLICT`, say, or what is "
                 "done is marked so in the transaction that does it"
             )
+
+
+async def can_be_taken_over(subject: Subject) -> AsyncIterator[str]:
+    """Killed, and run again by another process: later, so with another time and chance. What it
+    leaves may have these, but there are no more rows of it, and no fewer."""
+    later = timedelta(seconds=subject.usual.ended) + LEASE_OVER
+    usual = await subject.bench.run(subject.start, later=later)
+    for where, path in await killed(subject):
+        again = await subject.bench.run(path, later=later)
+        if again.finish.outcome != "ok":
+            yield (
+                f"killed at {where} and taken over later, its run ends as {_end(again)}. Let it "
+                "take what it finds half done, also from a run that was not itself"
+            )
+            continue
+        for table, rows in usual.rows.items():
+            if len(again.rows[table]) != len(rows):
+                yield (
+                    f"killed at {where} and taken over later, it leaves {len(again.rows[table]):,} "
+                    f"rows in {table}, and without a kill {len(rows):,}. The run that takes over "
+                    "has another time, number and chance: make the key of a row of what the row is "
+                    "about, such as a user or a day"
+                )
 
 
 async def never_blocks_the_loop(subject: Subject) -> AsyncIterator[str]:
@@ -265,6 +278,7 @@ CLAUSES: dict[str, Clause] = {
         is_repeatable,
         can_be_cancelled,
         can_be_killed,
+        can_be_taken_over,
         never_blocks_the_loop,
         notices_a_stop,
         is_fenced,
@@ -275,15 +289,17 @@ CLAUSES: dict[str, Clause] = {
 
 async def complaints(subject: Subject, clauses: Sequence[str]) -> list[str]:
     """What is wrong with the job, by these clauses. If it does not even complete, only that, and
-    what may be the reason; from one that is never the same nothing follows when it is killed."""
+    what may be the reason; and from one that is never the same nothing follows when it is killed,
+    nor from that when it is taken over."""
     if subject.usual.watch.endless:
         clauses = [clause for clause in clauses if clause == "completes"]
     elif subject.usual.finish.outcome != "ok":
         clauses = [clause for clause in clauses if clause in ("completes", "never_blocks_the_loop")]
+    follow = ["is_repeatable", "can_be_killed", "can_be_taken_over"]
     found: dict[str, list[str]] = {}
     with quiet():  # hundreds of runs: the log has the one that nothing disturbed
         for clause in clauses:
-            if clause != "can_be_killed" or not found.get("is_repeatable"):
+            if clause not in follow or not any(map(found.get, follow)):
                 found[clause] = [
                     f"job {subject.bench.job.name!r}, {clause}: {what}"
                     async for what in CLAUSES[clause](subject)
@@ -301,6 +317,23 @@ def spread(places: Sequence[str]) -> list[int]:
         if seen[place] <= STEPS_PER_LINE_MAX:
             ranked.append((seen[place], index))
     return sorted(index for _, index in sorted(ranked)[:STEPS_MAX])
+
+
+async def killed(subject: Subject) -> list[tuple[str, Path]]:
+    """Where a process with a run of it may be killed, and the database that this would leave."""
+    found: dict[str, tuple[str, Path]] = {}
+
+    def keep(step: Step) -> None:
+        rows = repr(rows_of(step.database))
+        if rows not in found:
+            path = subject.bench.new_path()
+            copy(step.database, path)
+            found[rows] = str(step), path
+
+    last = await subject.bench.run(subject.start, waits=keep, states=keep)
+    found.setdefault(repr(last.rows), ("its end", last.database))
+    each = list(found.values())
+    return [each[index] for index in spread([where for where, _ in each])]
 
 
 def forgotten(path: Path) -> Path:

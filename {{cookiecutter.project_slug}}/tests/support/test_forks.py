@@ -2,6 +2,7 @@
 
 import json
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,14 @@ def an_earlier_one(tmp_path_factory: pytest.TempPathFactory) -> None:
     (folder / "service.py").touch()
     with Command(folder) as command:
         assert command.end() == (0, "")
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """Who runs the tests by `&` in a script has what they start ignore SIGINT; a fork never does."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

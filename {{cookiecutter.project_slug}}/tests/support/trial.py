@@ -82,9 +82,15 @@ class Bench:
         return path
 
     async def run(
-        self, start: Path, *, around: AbstractContextManager[object] | None = None, **options: Any
+        self,
+        start: Path,
+        *,
+        later: timedelta = timedelta(0),
+        around: AbstractContextManager[object] | None = None,
+        **options: Any,
     ) -> Trial:
-        """Run it once, on a copy of the database, with `around` entered. `options` are Watch's."""
+        """Run it once, on a copy of the database, so much later than usual, with `around` entered.
+        `options` are Watch's."""
         path = self.new_path()
         copy(start, path)
         with (
@@ -92,6 +98,7 @@ class Bench:
             Watch(self._function, path, **options) as watch,
             patch("app.cron.sqlite.BUSY_SECONDS", BUSY_SECONDS),
         ):
+            clock.step(later)
             app = create_app(
                 _settings(path), jobs=[self._function], clock=clock, random=seeded("trial")
             )
