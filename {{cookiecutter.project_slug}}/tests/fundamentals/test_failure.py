@@ -2,35 +2,44 @@
 
 import asyncio
 from datetime import timedelta
-from typing import Literal
 
 import pytest
 
 from app.cron import JobContext, every, job
 from app.cron.memory_store import MemoryStore
-from app.cron.schedule import Schedule
 from support import FakeClock, cron_app, fixed, running
 
 MINUTELY = every(minutes=1, jitter=0)
 
 
 async def test_a_run_that_raises_is_tried_again_soon(clock: FakeClock) -> None:
-    """After 5 s; the interval counts from the start of that run."""
+    """5 s after it has failed, here at 2 s. The interval counts from the start of the retry."""
     starts = list[float]()
 
     @job(MINUTELY)
     async def fails_once(ctx: JobContext) -> None:
         starts.append(ctx.clock.monotonic())
+        await ctx.clock.sleep(2)
         if ctx.run_no == 1:
-            raise ValueError("the reason")
+            raise ValueError
+
+    async with running(cron_app(fails_once, clock=clock), clock):
+        await clock.advance(minutes=2)
+    assert starts == [0, 7, 67]
+
+
+async def test_the_history_tells_why_a_run_failed(clock: FakeClock) -> None:
+    """`python -m app.cron history` shows it."""
+
+    @job(MINUTELY)
+    async def fails() -> None:
+        raise ValueError("the reason")
 
     store = MemoryStore(clock)
-    async with running(cron_app(fails_once, clock=clock, store=store), clock):
-        await clock.advance(minutes=2)
-    assert starts == [0, 5, 65]
-    first, second, _ = await store.history("fails_once")
-    assert (first.outcome, second.outcome) == ("error", "ok")
-    assert first.error.endswith("ValueError: the reason")
+    async with running(cron_app(fails, clock=clock, store=store), clock):
+        [run] = await store.history("fails")
+    assert run.outcome == "error"
+    assert run.error.endswith("ValueError: the reason")
 
 
 async def test_failures_in_a_row_are_tried_again_ever_later(clock: FakeClock) -> None:
@@ -80,22 +89,33 @@ async def test_a_failure_touches_no_other_job(clock: FakeClock) -> None:
     assert starts == [0, 60, 120]
 
 
-@pytest.mark.parametrize(
-    ("schedule", "timeout", "seconds"),
-    [
-        (MINUTELY, "interval", 60),
-        (every(seconds=5, jitter=0), "interval", 30),
-        (every(hours=2, jitter=0), "interval", 3600),
-        (every(hours=2, jitter=0), timedelta(seconds=2), 2),
-    ],
-)
-async def test_a_run_that_takes_too_long_is_cancelled(
-    clock: FakeClock, schedule: Schedule, timeout: timedelta | Literal["interval"], seconds: float
-) -> None:
-    """When its timeout is over: unless the job says otherwise, its interval, but at least 30 s and
-    at most an hour."""
+async def test_a_run_that_takes_too_long_is_cancelled(clock: FakeClock) -> None:
+    """When its timeout is over. That is a failure too: it is tried again 5 s later."""
+    starts = list[float]()
 
-    @job(schedule, timeout=timeout)
+    @job(MINUTELY, timeout=timedelta(seconds=20))
+    async def hangs(ctx: JobContext) -> None:
+        starts.append(ctx.clock.monotonic())
+        await asyncio.Event().wait()
+
+    store = MemoryStore(clock)
+    async with running(cron_app(hangs, clock=clock, store=store), clock):
+        await clock.advance(seconds=25)
+        first, _ = await store.history("hangs")
+    assert first.outcome == "timeout"
+    assert starts == [0, 20 + 5]
+
+
+@pytest.mark.parametrize(
+    ("interval", "seconds"),
+    [({"seconds": 5}, 30), ({"minutes": 1}, 60), ({"minutes": 59}, 3540), ({"hours": 2}, 3600)],
+)
+async def test_the_usual_timeout_is_the_interval(
+    clock: FakeClock, interval: dict[str, float], seconds: float
+) -> None:
+    """But at least 30 s and at most an hour."""
+
+    @job(every(**interval, jitter=0))
     async def hangs() -> None:
         await asyncio.Event().wait()
 
@@ -103,8 +123,8 @@ async def test_a_run_that_takes_too_long_is_cancelled(
     async with running(cron_app(hangs, clock=clock, store=store), clock):
         await clock.advance(seconds=seconds)
         run, *_ = await store.history("hangs")
-        assert run.outcome == "timeout"
-        assert run.finished_at == run.started_at + timedelta(seconds=seconds)
+    assert run.outcome == "timeout"
+    assert run.finished_at == run.started_at + timedelta(seconds=seconds)
 
 
 async def test_a_thread_that_takes_too_long_is_asked_to_stop(clock: FakeClock) -> None:
@@ -114,7 +134,7 @@ async def test_a_thread_that_takes_too_long_is_asked_to_stop(clock: FakeClock) -
 
     @job(MINUTELY)
     def hangs(ctx: JobContext) -> None:
-        gate.wait()
+        gate.wait()  # and looks only then
         stopping.append((ctx.run_no, ctx.stopping))
 
     store = MemoryStore(clock)

@@ -92,7 +92,7 @@ async def test_a_slow_job_keeps_its_rhythm(clock: FakeClock) -> None:
 
 
 async def test_a_run_longer_than_its_interval_is_not_overlapped(clock: FakeClock) -> None:
-    """Its timeout allows it to take so long. What falls due meanwhile is skipped; a full interval
+    """With `timeout=None` nothing cancels it. What falls due meanwhile is skipped; a full interval
     follows after the end."""
     minutes = []
 
@@ -109,8 +109,9 @@ async def test_a_run_longer_than_its_interval_is_not_overlapped(clock: FakeClock
 
 @pytest.mark.parametrize("hours", [1, -1])
 async def test_a_step_of_the_wall_clock_moves_no_run(clock: FakeClock, hours: int) -> None:
-    """An hour forwards brings no run nearer and makes up for none; an hour back delays none. What
-    processes share goes by the wall clock: see `test_one_claim`."""
+    """An hour forwards brings no run nearer and makes up for none; an hour back delays none. So it
+    is while the jobs are kept in memory, as here; in a database due times are on the wall: see
+    `test_one_claim`."""
     runs = []
 
     @job(every(minutes=5, jitter=0))

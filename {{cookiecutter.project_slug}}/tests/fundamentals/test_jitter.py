@@ -1,7 +1,8 @@
 """Jitter: how far a gap may be from its interval, and what decides it.
 
 Chance is an argument. `Random(seed)` is real, `Fixed(draw)` always draws the same, from 0 to 1; an
-app has a source of them, `seeded` or `fixed`, which it asks anew for each run of each job.
+app has a source of them, `seeded` or `fixed`, which it asks anew for each run of each job:
+`create_app(settings, clock=..., random=seeded("one"))`.
 """
 
 from collections.abc import Callable
@@ -53,15 +54,17 @@ def test_gaps_are_spread_evenly_between_the_bounds() -> None:
     assert max(strays) < 1.358 / 2_000**0.5
 
 
-@pytest.mark.parametrize(("draw", "seconds"), [(0, 0), (0.5, 5), (1, 10)])
+@pytest.mark.parametrize(
+    ("interval", "draw", "seconds"), [(300, 0, 0), (300, 0.5, 5), (300, 1, 10), (20, 1, 6)]
+)
 async def test_with_jitter_the_first_run_waits_a_little(
-    clock: FakeClock, draw: float, seconds: float
+    clock: FakeClock, interval: float, draw: float, seconds: float
 ) -> None:
     """Up to 10 seconds, or 30 % of its interval if that is less: jobs and apps that are deployed
     together do not work all at once."""
     starts = list[float]()
 
-    @job(every(minutes=5))
+    @job(every(seconds=interval))
     async def tick(ctx: JobContext) -> None:
         starts.append(ctx.clock.monotonic())
 
@@ -93,6 +96,21 @@ async def test_each_gap_is_drawn_anew(clock: FakeClock) -> None:
 async def test_the_same_seed_gives_the_same_times(clock: FakeClock) -> None:
     """What a seed has decided happens again, in another app as in the first."""
     assert await starts_of(clock, seed="one") == await starts_of(clock, seed="one")
+
+
+async def test_the_same_seed_gives_a_run_the_same_chance(clock: FakeClock) -> None:
+    """What a job draws from `ctx.random` follows from the seed, its name and the run's number."""
+    draws = list[float]()
+
+    @job(every(minutes=1, jitter=0))
+    async def draw(ctx: JobContext) -> None:
+        draws.append(ctx.random.random())
+
+    for _ in range(2):
+        async with running(cron_app(draw, clock=clock, random=seeded("one")), clock):
+            await clock.advance(minutes=1)
+    assert draws[:2] == draws[2:]
+    assert draws[0] != draws[1]
 
 
 async def test_another_seed_gives_other_times(clock: FakeClock) -> None:

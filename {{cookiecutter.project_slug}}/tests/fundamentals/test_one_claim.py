@@ -1,8 +1,11 @@
 """One claim: several processes share a database, and each due time makes one run, in one of them.
 
 `replica` stands for such a process, inside the test's: a scheduler with a store of its own, on the
-database at `url`. It ends with its block, as by SIGTERM; `freeze` stops it as SIGSTOP does, or, if
-it is never thawed, SIGKILL.
+database at `url`, which is a new one on SQLite or on Postgres. It ends with its block, as by
+SIGTERM. `freeze` holds its scheduler and its `async` jobs, as SIGKILL does, but not its threads.
+
+A process wakes when it knows that a job is due or a lease over. Besides, it looks into the database
+every 15 s: for a request, a resume, a run that a shutdown cut short.
 """
 
 import asyncio
@@ -40,7 +43,8 @@ async def test_three_processes_make_one_run_of_each_due_time(clock: FakeClock, u
 
 
 async def test_with_jitter_too_a_due_time_makes_one_run(clock: FakeClock, url: URL) -> None:
-    """Who claims a run draws when the next one is due, for all: gaps are 42 to 78 s."""
+    """Of three processes whose chance differs, who claims a run draws when the next one is due, for
+    all: gaps are 42 to 78 s."""
     starts = list[float]()
 
     @job(every(minutes=1))
@@ -49,10 +53,11 @@ async def test_with_jitter_too_a_due_time_makes_one_run(clock: FakeClock, url: U
 
     async with (
         replica(clock, url, tick, random=seeded("one")),
-        replica(clock, url, tick, random=seeded("two")) as second,
+        replica(clock, url, tick, random=seeded("two")),
+        replica(clock, url, tick, random=seeded("three")) as third,
     ):
         await clock.advance(minutes=15)
-        assert len(await second.store.history("tick")) == len(starts)
+        assert len(await third.store.history("tick")) == len(starts)
     gaps = [later - earlier for earlier, later in pairwise(starts)]
     assert len(gaps) >= 900 / 78 - 1
     assert 42 <= min(gaps) < 55
@@ -73,29 +78,40 @@ async def test_a_restart_repeats_no_run(clock: FakeClock, url: URL) -> None:
     assert starts == [0, 60]
 
 
-async def test_what_is_missed_while_nobody_runs_makes_one_run(clock: FakeClock, url: URL) -> None:
-    """Sixty due times pass in an hour without a process. The next one runs the job once
-    (with jitter, within 10 s), and then an interval later."""
+@pytest.mark.parametrize(
+    ("jitter", "expected"),
+    [(0, [0, 3625, 3685]), (0.3, [10, 3625 + 10, 3635 + 78])],
+    ids=["no jitter", "jitter"],
+)
+async def test_what_is_missed_while_nobody_runs_makes_one_run(
+    clock: FakeClock, url: URL, jitter: float, expected: list[float]
+) -> None:
+    """Sixty due times pass without a process. The one that starts at 3625 s runs the job once, at
+    once or, with jitter, within 10 s; and then an interval later."""
     starts = list[float]()
 
-    @job(MINUTELY)
+    @job(every(minutes=1, jitter=jitter))
     async def tick(ctx: JobContext) -> None:
         starts.append(ctx.clock.monotonic())
 
-    async with replica(clock, url, tick):
-        pass
-    await clock.advance(hours=1)
-    async with replica(clock, url, tick):
-        await clock.advance(seconds=60)
-    assert starts == [0, 3600, 3660]
+    async with replica(clock, url, tick, random=fixed(1)):
+        await clock.advance(seconds=10)
+    await clock.advance(seconds=3615)
+    async with replica(clock, url, tick, random=fixed(1)):
+        await clock.advance(seconds=88)
+    assert starts == expected
 
 
-async def test_the_run_of_a_killed_process_is_taken_over(clock: FakeClock, url: URL) -> None:
-    """A claim holds for a lease of 30 s, which a living process renews each 10 s. When it has
-    ended and the job is due again, another process runs it; the lost run is shown as abandoned."""
+@pytest.mark.parametrize(("interval", "seconds"), [(5, 40), (300, 300)])
+async def test_the_run_of_a_killed_process_is_taken_over(
+    clock: FakeClock, url: URL, interval: float, seconds: float
+) -> None:
+    """A claim holds for a lease of 30 s, which a living process renews each 10 s. When the lease is
+    over and the job due again, another process runs it: what was killed is not made up for sooner.
+    The lost run is shown as abandoned."""
     starts = list[tuple[str, float]]()
 
-    @job(every(seconds=5, jitter=0))
+    @job(every(seconds=interval, jitter=0))
     async def tick(ctx: JobContext) -> None:
         starts.append((ctx.state.replica, ctx.clock.monotonic()))
         await ctx.clock.sleep(25)
@@ -103,8 +119,8 @@ async def test_the_run_of_a_killed_process_is_taken_over(clock: FakeClock, url: 
     async with replica(clock, url, tick) as first, replica(clock, url, tick) as second:
         await clock.advance(seconds=12)
         first.freeze()  # it has renewed its lease at 10 s: it holds until 40 s
-        await clock.advance(seconds=53)  # when the second run ends
-        assert starts == [(first.name, 0), (second.name, 40)]
+        await clock.advance(seconds=seconds + 25 - 12)  # when the second run ends
+        assert starts == [(first.name, 0), (second.name, seconds)]
         runs = await second.store.history("tick")
         assert [run.outcome for run in runs] == ["abandoned", "ok"]
 
@@ -136,11 +152,11 @@ async def test_a_run_that_was_taken_over_can_write_nothing(clock: FakeClock, url
     assert refused == ["writes run 1 is not the last any more; nothing is written"]
 
 
-async def test_a_run_that_a_shutdown_cut_short_goes_on_elsewhere(
+async def test_a_run_that_a_shutdown_cut_short_is_begun_anew_elsewhere(
     clock: FakeClock, url: URL
 ) -> None:
-    """With the next look of another process, of which there is one every 15 s: nobody waits for the
-    end of its lease, nor for what a start would draw."""
+    """With the next look of another process, at 30 s: nobody waits for the end of its lease, nor
+    for what a start would draw."""
     starts = list[tuple[str, float]]()
 
     @job(every(minutes=5))
@@ -153,7 +169,7 @@ async def test_a_run_that_a_shutdown_cut_short_goes_on_elsewhere(
         replica(clock, url, slow, random=fixed(1)) as second,
     ):
         await clock.advance(seconds=12)
-        await first.stop()
+        await first.stop()  # that takes 5 s, the grace
         await clock.advance(seconds=13)
         assert starts == [(first.name, 10), (second.name, 30)]
         runs = await second.store.history("slow")
@@ -165,7 +181,8 @@ async def test_a_run_that_was_left_behind_keeps_its_lease(
     clock: FakeClock, url: URL, kind: str
 ) -> None:
     """A thread that ignores the shutdown, or a task that swallows its cancel, may still write. So
-    another process waits for the end of its lease, as after a kill."""
+    its lease is not given up, though nobody renews it, and another process waits for its end, as
+    after a kill."""
     gate, starts = clock.gate(), list[tuple[str, float]]()
 
     @job(every(seconds=10, jitter=0), name="deaf")
@@ -195,8 +212,8 @@ async def test_a_run_that_was_left_behind_keeps_its_lease(
 
 
 async def test_a_pause_holds_in_all_processes(clock: FakeClock, url: URL) -> None:
-    """`python -m app.cron pause tick` asks for it. Once it is resumed, what it has missed makes one
-    run, with the next look of a process, of which there is one every 15 s."""
+    """`python -m app.cron pause tick` asks for it, and `resume`: then what the job has missed makes
+    one run, with the next look of a process."""
     starts = list[float]()
 
     @job(MINUTELY)
@@ -213,8 +230,8 @@ async def test_a_pause_holds_in_all_processes(clock: FakeClock, url: URL) -> Non
 
 
 async def test_a_request_makes_one_run(clock: FakeClock, url: URL) -> None:
-    """Within 15 s, as each process looks so often; in one of them, however often it was asked for.
-    The interval counts from its start."""
+    """With the next look, at 30 s, in one process, however often it was asked for. The interval
+    counts from its start."""
     starts = list[float]()
 
     @job(every(minutes=5, jitter=0))

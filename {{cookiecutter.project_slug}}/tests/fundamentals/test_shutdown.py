@@ -55,8 +55,8 @@ async def test_a_sleeping_job_is_cancelled_after_the_grace(clock: FakeClock, cap
 
 
 async def test_a_job_that_swallows_its_cancel_is_left_behind(clock: FakeClock, caplog: Log) -> None:
-    """It gets its second, then the app ends, and the log names it. When it is run again, see
-    `test_one_claim`."""
+    """It has a second after its cancel, then the app ends, and the log names it. When it is run
+    again, see `test_one_claim`."""
 
     @job(AT_ONCE)
     async def deaf(ctx: JobContext) -> None:
@@ -103,21 +103,32 @@ async def test_a_run_that_a_shutdown_cuts_short_is_interrupted(clock: FakeClock)
             assert history[-1].note == note
 
 
-async def test_a_run_that_has_done_all_within_the_grace_is_ok(clock: FakeClock) -> None:
-    """Who has not asked whether to stop has left nothing undone."""
+@pytest.mark.parametrize(
+    ("asks", "outcome"), [("never", "ok"), ("before", "ok"), ("after", "interrupted")]
+)
+async def test_a_run_that_ends_within_the_grace_is_ok_if_it_was_not_told_to_stop(
+    clock: FakeClock, asks: str, outcome: str
+) -> None:
+    """Who has read `ctx.stopping` as true may have left something undone, and is run again."""
 
     @job(AT_ONCE)
     async def brief(ctx: JobContext) -> None:
+        if asks == "before":
+            assert not ctx.stopping
         await ctx.clock.sleep(4)
+        if asks == "after":
+            assert ctx.stopping
 
     store = MemoryStore(clock)
     async with running(cron_app(brief, clock=clock, store=store), clock):
         pass
-    assert [run.outcome for run in await store.history("brief")] == ["ok"]
+    assert [run.outcome for run in await store.history("brief")] == [outcome]
 
 
-async def test_a_run_that_has_not_begun_is_stopped(clock: FakeClock, caplog: Log) -> None:
-    """The shutdown comes first: then the body begins, is cancelled and awaited like any other."""
+async def test_a_run_that_is_claimed_as_the_shutdown_begins_is_stopped(
+    clock: FakeClock, caplog: Log
+) -> None:
+    """Its body begins all the same, and is cancelled and awaited like any other."""
     async with cron_app(careful, clock=clock).router.lifespan_context(FastAPI()):
         await asyncio.sleep(0)  # the scheduler makes the job's task, which has not begun
         passing = asyncio.create_task(clock.advance(seconds=6))  # while the lifespan ends

@@ -60,7 +60,7 @@ def an_earlier_one(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(autouse=True)
 def interruptible() -> Iterator[None]:
-    """Who runs the tests by `&` in a script has what they start ignore SIGINT; a fork never does."""
+    """What a script starts by `&` ignores SIGINT, and so do processes of tests; forks never do."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
