@@ -43,7 +43,7 @@ async def test_the_history_tells_why_a_run_failed(clock: FakeClock) -> None:
 
 
 async def test_failures_in_a_row_are_tried_again_ever_later(clock: FakeClock) -> None:
-    """After 5, 10, 20 and 40 s and so on, for ever, but never later than its interval."""
+    """After 5, 10, 20 and 40 s and so on, for ever, but never later than it is due anyway."""
     starts = list[float]()
 
     @job(MINUTELY)
@@ -58,7 +58,7 @@ async def test_failures_in_a_row_are_tried_again_ever_later(clock: FakeClock) ->
 
 @pytest.mark.parametrize(("draw", "seconds"), [(0, 3.5), (0.5, 5), (1, 6.5)])
 async def test_jitter_varies_these_waits_too(clock: FakeClock, draw: float, seconds: float) -> None:
-    """With the usual 0.3 the first of them is 3.5 to 6.5 s."""
+    """With the usual 0.3 each is 0.7 to 1.3 times as long: the first of them 3.5 to 6.5 s."""
     starts = list[float]()
 
     @job(every(minutes=5))
@@ -129,7 +129,7 @@ async def test_the_usual_timeout_is_the_interval(
 
 async def test_a_thread_that_takes_too_long_is_asked_to_stop(clock: FakeClock) -> None:
     """A `def` job runs in a thread, and nothing ends a thread from outside: `ctx.stopping` turns
-    true. Until it returns, no other run of the job begins."""
+    true. Until it returns, no other run of the job begins; 5 s after that it is tried again."""
     gate, stopping = clock.gate(), list[tuple[int, bool]]()
 
     @job(MINUTELY)
@@ -147,3 +147,5 @@ async def test_a_thread_that_takes_too_long_is_asked_to_stop(clock: FakeClock) -
         first, second = await store.history("hangs")
         assert (first.outcome, second.outcome) == ("timeout", "ok")
     assert stopping == [(1, True), (2, False)]
+    assert first.finished_at is not None
+    assert second.started_at == first.finished_at + timedelta(seconds=5)

@@ -55,16 +55,17 @@ def test_gaps_are_spread_evenly_between_the_bounds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("interval", "draw", "seconds"), [(300, 0, 0), (300, 0.5, 5), (300, 1, 10), (20, 1, 6)]
+    ("interval", "jitter", "draw", "seconds"),
+    [(300, 0.3, 0, 0), (300, 0.3, 0.5, 5), (300, 0.3, 1, 10), (20, 0.3, 1, 6), (20, 0.1, 1, 2)],
 )
 async def test_with_jitter_the_first_run_waits_a_little(
-    clock: FakeClock, interval: float, draw: float, seconds: float
+    clock: FakeClock, interval: float, jitter: float, draw: float, seconds: float
 ) -> None:
-    """Up to 10 seconds, or 30 % of its interval if that is less: jobs and apps that are deployed
-    together do not work all at once."""
+    """Up to 10 seconds, or that fraction of its interval if it is less: jobs and apps that are
+    deployed together do not work all at once."""
     starts = list[float]()
 
-    @job(every(seconds=interval))
+    @job(every(seconds=interval, jitter=jitter))
     async def tick(ctx: JobContext) -> None:
         starts.append(ctx.clock.monotonic())
 

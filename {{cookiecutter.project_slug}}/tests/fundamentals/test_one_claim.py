@@ -155,8 +155,8 @@ async def test_a_run_that_was_taken_over_can_write_nothing(clock: FakeClock, url
 async def test_a_run_that_a_shutdown_cut_short_is_begun_anew_elsewhere(
     clock: FakeClock, url: URL
 ) -> None:
-    """With the next look of another process, at 30 s: nobody waits for the end of its lease, nor
-    for what a start would draw."""
+    """With the next look of another process, at 30 s. It waits neither for the end of the lease nor
+    for the due time, nor a little as a first run does."""
     starts = list[tuple[str, float]]()
 
     @job(every(minutes=5))
