@@ -20,7 +20,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from app.cron.database import TURN_SECONDS, Database, DatabaseError
 from app.cron.sqlite import BUSY_SECONDS, SqliteDatabase, _set_up_writer
 from support.counts import Over, create, increment, over_after, read_count, set_count
-from support.process import REAL_SECONDS_MAX
+from support.process import REAL_SECONDS_MAX, wait_until
 
 
 @pytest.fixture
@@ -398,15 +398,25 @@ async def test_writes_do_not_pile_up_behind_a_lock(
     impatient: None, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each is answered while who sent it still waits, and none is done after that."""
-    monkeypatch.setattr("app.cron.database.TURN_SECONDS", 0.05)
     with closing(SqliteDatabase(path)) as database:
         await database.write(create)
         with locked(path, "IMMEDIATE"):
-            writes = (database.write(increment) for _ in range(100))
-            answers = await asyncio.gather(*writes, return_exceptions=True)
+            first = await begin(database, increment)
+            monkeypatch.setattr("app.cron.database.TURN_SECONDS", 0.05)
+            others = (database.write(increment) for _ in range(99))
+            answers = await asyncio.gather(first, *others, return_exceptions=True)
         assert {type(answer) for answer in answers} == {OperationalError, DatabaseError}
         assert sum(isinstance(answer, OperationalError) for answer in answers) < 10
         assert await database.write(read_count) == 0
+
+
+async def begin(
+    database: Database, function: Callable[[Connection], object]
+) -> "asyncio.Task[object]":
+    """A write that has had its turn, and waits for a lock or is under way."""
+    write = asyncio.create_task(database.write(function))
+    await asyncio.to_thread(wait_until, lambda: bool(database._writing))
+    return write
 
 
 async def write_in_thread(database: Database) -> None:
@@ -418,23 +428,45 @@ async def write_in_thread(database: Database) -> None:
 async def test_a_write_whose_turn_does_not_come_is_not_done(
     database: Database, monkeypatch: pytest.MonkeyPatch, *, threaded: bool
 ) -> None:
-    """The one before it takes too long; that one is waited for, as it has begun."""
-    gate, begun = threading.Event(), threading.Event()
-
-    def wait(_: Connection) -> str:
-        begun.set()
-        gate.wait(REAL_SECONDS_MAX)
-        return "done"
-
+    """The one before it takes too long."""
+    gate = threading.Event()
+    first = await begin(database, lambda _: gate.wait(REAL_SECONDS_MAX))
     monkeypatch.setattr("app.cron.database.TURN_SECONDS", 0.05)
-    first = asyncio.create_task(database.write(wait))
-    await asyncio.to_thread(begun.wait, REAL_SECONDS_MAX)
     with pytest.raises(DatabaseError, match=r"^SQLite .*: other writes have kept it for 0\.05 s$"):
         await (write_in_thread(database) if threaded else database.write(increment))
     assert not first.done()
     gate.set()
-    assert await first == "done"
+    await first
     assert await database.write(read_count) == 0
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+async def test_a_write_that_has_begun_is_waited_for(
+    database: Database, monkeypatch: pytest.MonkeyPatch, *, threaded: bool
+) -> None:
+    """However long: it is found to have had its turn, and cannot be given up."""
+    begun, gate = threading.Event(), threading.Event()
+    give_up = database._give_up
+
+    def write(connection: Connection) -> None:
+        begun.set()
+        assert gate.wait(REAL_SECONDS_MAX)
+        increment(connection)
+
+    def too_late(turn: threading.Lock) -> None:
+        begun.wait(REAL_SECONDS_MAX)
+        try:
+            give_up(turn)
+        finally:
+            gate.set()
+
+    monkeypatch.setattr(database, "_give_up", too_late)
+    monkeypatch.setattr("app.cron.database.TURN_SECONDS", 0)
+    if threaded:
+        await asyncio.to_thread(database.write_here, write)
+    else:
+        await database.write(write)
+    assert database.read_here(read_count) == 1
 
 
 async def test_a_write_that_was_given_up_is_forgotten(
@@ -443,9 +475,8 @@ async def test_a_write_that_was_given_up_is_forgotten(
     """Nothing complains of it later, and one that was cancelled is not done either."""
     gate, complaints = threading.Event(), list[object]()
     asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
+    first = await begin(database, lambda _: gate.wait(REAL_SECONDS_MAX))
     monkeypatch.setattr("app.cron.database.TURN_SECONDS", 0.05)
-    first = asyncio.create_task(database.write(lambda _: gate.wait(REAL_SECONDS_MAX)))
-    await asyncio.sleep(0)
     cancelled = asyncio.create_task(database.write(increment))
     await asyncio.sleep(0)
     cancelled.cancel()
