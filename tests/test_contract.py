@@ -47,6 +47,7 @@ MISTAKES = [
 ]
 
 GOOD = [
+    "copies_what_is_alive",
     "fetches_and_upserts",
     "has_a_session",
     "has_a_teardown",
@@ -76,7 +77,7 @@ def trial() -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def reports(trial: subprocess.CompletedProcess[str]) -> Reports:
-    """What was said of each."""
+    """Give what was said of each."""
     return {report["name"]: report for report in map(json.loads, trial.stdout.splitlines())}
 
 
@@ -102,5 +103,10 @@ def test_nothing_is_found_in_a_good_job(reports: Reports, name: str) -> None:
 
 
 def test_a_failed_run_is_logged_once(trial: subprocess.CompletedProcess[str]) -> None:
-    """That which nothing disturbed: the complaint is found beside one traceback, not among many."""
-    assert trial.stderr.count("knows_no_zone run 1: error") == 1
+    """By the scheduler, and not again when the trial asks how it ended."""
+    assert trial.stderr.count("ERROR knows_no_zone run 1: ") == 1
+
+
+def test_a_run_that_was_disturbed_is_not_logged(trial: subprocess.CompletedProcess[str]) -> None:
+    """The complaint tells of it: among so many tracebacks, it would not be found."""
+    assert "ERROR has_a_lock_of_its_own run 2: " not in trial.stderr

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Annotated, Any
 
@@ -162,6 +162,27 @@ async def only_reads(db: DatabaseDep) -> str:
     """Count, and change nothing."""
     count = select(func.count()).select_from(sessions)
     return f"{await db.read(lambda it: it.execute(count).scalar_one())} sessions"
+
+
+def two_sessions(connection: Connection) -> None:
+    """One of them ends half a minute after the run begins."""
+    begin = datetime(2026, 1, 1, tzinfo=UTC)
+    for seconds in (30, 3_600):
+        ends = begin + timedelta(seconds=seconds)
+        connection.execute(insert(sessions).values(id=f"{seconds}", user="ana", expires_at=ends))
+
+
+@good(arrange=two_sessions)
+async def copies_what_is_alive(ctx: JobContext) -> None:
+    """Leave a row of each that is alive when it runs: fewer, when it is taken over."""
+    alive = select(sessions.c.id.concat("+"), sessions.c.user, sessions.c.expires_at).where(
+        sessions.c.expires_at > ctx.clock.now(), ~sessions.c.id.endswith("+")
+    )
+    copy = (
+        insert(sessions).prefix_with("OR IGNORE").from_select(["id", "user", "expires_at"], alive)
+    )
+    await ctx.write(lambda it: it.execute(copy))
+    await ctx.clock.sleep(1)
 
 
 async def get_client() -> AsyncIterator[AsyncClient]:

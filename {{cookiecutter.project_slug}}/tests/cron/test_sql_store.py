@@ -324,7 +324,7 @@ def test_processes_that_compete_never_run_a_job_at_the_same_time(
     """As ShedLock's fuzzTestShouldPass: a count that nothing but the claims protects is right."""
     counter = tmp_path / "counter"
     counter.write_text("0")
-    compete(database, counter, processes=4, runs=20)
+    compete(database, counter, processes=4, runs=20)  # ten show a lock that is missing
     [(*_,)] = contents(database)["cron_job"]
     runs = contents(database)["cron_run"]
     assert counter.read_text() == f"{len(runs)}"

@@ -1,5 +1,5 @@
 """What SQLite alone has: one writer, a file that others keep, lose or replace. Real files, real
-threads; what must wait waits for an event, never for time."""
+threads; what must wait waits until something is so, never for time."""
 
 import asyncio
 import gc
@@ -394,29 +394,39 @@ def test_a_turn_is_waited_for_no_longer_than_a_lock() -> None:
     assert TURN_SECONDS <= BUSY_SECONDS
 
 
-async def test_writes_do_not_pile_up_behind_a_lock(
-    impatient: None, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each is answered while who sent it still waits, and none is done after that."""
-    with closing(SqliteDatabase(path)) as database:
-        await database.write(create)
-        with locked(path, "IMMEDIATE"):
-            first = await begin(database, increment)
-            monkeypatch.setattr("app.cron.database.TURN_SECONDS", 0.05)
-            others = (database.write(increment) for _ in range(99))
-            answers = await asyncio.gather(first, *others, return_exceptions=True)
-        assert {type(answer) for answer in answers} == {OperationalError, DatabaseError}
-        assert sum(isinstance(answer, OperationalError) for answer in answers) < 10
-        assert await database.write(read_count) == 0
-
-
 async def begin(
     database: Database, function: Callable[[Connection], object]
 ) -> "asyncio.Task[object]":
     """A write that has had its turn, and waits for a lock or is under way."""
     write = asyncio.create_task(database.write(function))
-    await asyncio.to_thread(wait_until, lambda: bool(database._writing))
+    await asyncio.to_thread(wait_until, lambda: bool(database._writing) or write.done())
     return write
+
+
+@contextmanager
+def soon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """In the block, a write waits for its turn for a moment only."""
+    with monkeypatch.context() as patch:
+        patch.setattr("app.cron.database.TURN_SECONDS", 0.05)
+        yield
+
+
+async def test_writes_do_not_pile_up_behind_a_lock(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One waits for it. The others are answered meanwhile, and none of them is done later."""
+    monkeypatch.setattr("app.cron.sqlite.BUSY_SECONDS", REAL_SECONDS_MAX)
+    with closing(SqliteDatabase(path)) as database:
+        await database.write(create)
+        with locked(path, "IMMEDIATE"):
+            first = await begin(database, increment)
+            with soon(monkeypatch):
+                others = (database.write(increment) for _ in range(99))
+                async with asyncio.timeout(REAL_SECONDS_MAX):
+                    answers = await asyncio.gather(*others, return_exceptions=True)
+        await first
+        assert {type(answer) for answer in answers} == {DatabaseError}
+        assert await database.write(read_count) == 1
 
 
 async def write_in_thread(database: Database) -> None:
@@ -431,8 +441,8 @@ async def test_a_write_whose_turn_does_not_come_is_not_done(
     """The one before it takes too long."""
     gate = threading.Event()
     first = await begin(database, lambda _: gate.wait(REAL_SECONDS_MAX))
-    monkeypatch.setattr("app.cron.database.TURN_SECONDS", 0.05)
-    with pytest.raises(DatabaseError, match=r"^SQLite .*: other writes have kept it for 0\.05 s$"):
+    message = r"^SQLite .*: other writes have kept it for 0\.05 s$"
+    with soon(monkeypatch), pytest.raises(DatabaseError, match=message):
         await (write_in_thread(database) if threaded else database.write(increment))
     assert not first.done()
     gate.set()
@@ -444,7 +454,7 @@ async def test_a_write_whose_turn_does_not_come_is_not_done(
 async def test_a_write_that_has_begun_is_waited_for(
     database: Database, monkeypatch: pytest.MonkeyPatch, *, threaded: bool
 ) -> None:
-    """However long: it is found to have had its turn, and cannot be given up."""
+    """Its time is over when it has just begun: it cannot be given up, and is done."""
     begun, gate = threading.Event(), threading.Event()
     give_up = database._give_up
 
@@ -454,8 +464,9 @@ async def test_a_write_that_has_begun_is_waited_for(
         increment(connection)
 
     def too_late(turn: threading.Lock) -> None:
-        begun.wait(REAL_SECONDS_MAX)
+        """It holds up who waits for the write, and so the event loop, until that has begun."""
         try:
+            assert begun.wait(REAL_SECONDS_MAX)
             give_up(turn)
         finally:
             gate.set()
@@ -476,12 +487,12 @@ async def test_a_write_that_was_given_up_is_forgotten(
     gate, complaints = threading.Event(), list[object]()
     asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
     first = await begin(database, lambda _: gate.wait(REAL_SECONDS_MAX))
-    monkeypatch.setattr("app.cron.database.TURN_SECONDS", 0.05)
-    cancelled = asyncio.create_task(database.write(increment))
-    await asyncio.sleep(0)
-    cancelled.cancel()
-    with pytest.raises(DatabaseError):
-        await database.write(increment)
+    with soon(monkeypatch):
+        cancelled = asyncio.create_task(database.write(increment))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        with pytest.raises(DatabaseError):
+            await database.write(increment)
     gate.set()
     await first
     assert await database.write(read_count) == 0

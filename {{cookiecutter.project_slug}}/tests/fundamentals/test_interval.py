@@ -110,8 +110,8 @@ async def test_a_run_longer_than_its_interval_is_not_overlapped(clock: FakeClock
 @pytest.mark.parametrize("hours", [1, -1])
 async def test_a_step_of_the_wall_clock_moves_no_run(clock: FakeClock, hours: int) -> None:
     """An hour forwards brings no run nearer and makes up for none; an hour back delays none. So it
-    is while the jobs are kept in memory, as here; in a database due times are on the wall: see
-    `test_one_claim`."""
+    is while the jobs are kept in memory, as here; in a database due times are times on the
+    wall: see `test_one_claim`."""
     runs = []
 
     @job(every(minutes=5, jitter=0))

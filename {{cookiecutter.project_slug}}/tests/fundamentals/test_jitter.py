@@ -61,7 +61,7 @@ def test_gaps_are_spread_evenly_between_the_bounds() -> None:
 async def test_with_jitter_the_first_run_waits_a_little(
     clock: FakeClock, interval: float, jitter: float, draw: float, seconds: float
 ) -> None:
-    """Up to 10 seconds, or that fraction of its interval if it is less: jobs and apps that are
+    """Up to 10 seconds, or its jitter times its interval if that is less: jobs and apps that are
     deployed together do not work all at once."""
     starts = list[float]()
 
@@ -100,7 +100,7 @@ async def test_the_same_seed_gives_the_same_times(clock: FakeClock) -> None:
 
 
 async def test_the_same_seed_gives_a_run_the_same_chance(clock: FakeClock) -> None:
-    """What a job draws from `ctx.random` follows from the seed, its name and the run's number."""
+    """What a run draws from `ctx.random` it draws again with the same seed; the next draws anew."""
     draws = list[float]()
 
     @job(every(minutes=1, jitter=0))

@@ -2,7 +2,8 @@
 
 `replica` stands for such a process, inside the test's: a scheduler with a store of its own, on the
 database at `url`, which is a new one on SQLite or on Postgres. It ends with its block, as by
-SIGTERM. `freeze` holds its scheduler and its `async` jobs, as SIGKILL does, but not its threads.
+SIGTERM. `freeze` holds its scheduler and its `async` jobs, but not its threads: to the others it is
+as if it had been killed.
 
 A process wakes when it knows that a job is due or a lease over. Besides, it looks into the database
 every 15 s: for a request, a resume, a run that a shutdown cut short.
@@ -43,8 +44,8 @@ async def test_three_processes_make_one_run_of_each_due_time(clock: FakeClock, u
 
 
 async def test_with_jitter_too_a_due_time_makes_one_run(clock: FakeClock, url: URL) -> None:
-    """Of three processes whose chance differs, who claims a run draws when the next one is due, for
-    all: gaps are 42 to 78 s."""
+    """Of three processes, each with its own chance, the one that claims a run draws for all when
+    the next one is due: gaps are 42 to 78 s."""
     starts = list[float]()
 
     @job(every(minutes=1))
@@ -86,8 +87,8 @@ async def test_a_restart_repeats_no_run(clock: FakeClock, url: URL) -> None:
 async def test_what_is_missed_while_nobody_runs_makes_one_run(
     clock: FakeClock, url: URL, jitter: float, expected: list[float]
 ) -> None:
-    """Sixty due times pass without a process. The one that starts at 3625 s runs the job once, at
-    once or, with jitter, within 10 s; and then an interval later."""
+    """An hour passes without a process. The one that starts at 3625 s runs the job once, at once or,
+    with jitter, within 10 s; and then an interval later."""
     starts = list[float]()
 
     @job(every(minutes=1, jitter=jitter))
@@ -156,7 +157,7 @@ async def test_a_run_that_a_shutdown_cut_short_is_begun_anew_elsewhere(
     clock: FakeClock, url: URL
 ) -> None:
     """With the next look of another process, at 30 s. It waits neither for the end of the lease nor
-    for the due time, nor a little as a first run does."""
+    for the due time, nor the little that a first run waits."""
     starts = list[tuple[str, float]]()
 
     @job(every(minutes=5))

@@ -106,10 +106,10 @@ async def test_a_run_that_a_shutdown_cuts_short_is_interrupted(clock: FakeClock)
 @pytest.mark.parametrize(
     ("asks", "outcome"), [("never", "ok"), ("before", "ok"), ("after", "interrupted")]
 )
-async def test_a_run_that_ends_within_the_grace_is_ok_if_it_was_not_told_to_stop(
+async def test_a_run_that_ends_within_the_grace_is_interrupted_only_if_it_saw_the_stop(
     clock: FakeClock, asks: str, outcome: str
 ) -> None:
-    """Who has read `ctx.stopping` as true may have left something undone, and is run again."""
+    """Who has read `ctx.stopping` as true may have left something undone."""
 
     @job(AT_ONCE)
     async def brief(ctx: JobContext) -> None:

@@ -40,7 +40,7 @@ ROWS_MAX = 5_000
 STEPS_PER_LINE_MAX = 3
 STEPS_MAX = 25
 
-# So long after its end nobody holds the job of a run any more, and another process may have it.
+# So long after the end of a run its lease is over for sure, and another process may have the job.
 LEASE_OVER = timedelta(minutes=1)
 
 # When the machine says that it is, while a run is asked to go by its own clock.
@@ -150,8 +150,10 @@ async def can_be_cancelled(subject: Subject) -> AsyncIterator[str]:
 
 
 async def can_be_killed(subject: Subject) -> AsyncIterator[str]:
-    """Wherever it waits or begins a statement: run again, it ends as if nothing had happened."""
-    for where, path in await killed(subject):
+    """Wherever it waits or begins a statement: run again at the same moment, with the same chance,
+    it ends as if nothing had happened."""
+    _, found = await killed(subject)
+    for where, path in found:
         again = await subject.bench.run(forgotten(path))
         one, two = difference(subject.usual.rows, again.rows)
         if again.finish.outcome != "ok":
@@ -169,10 +171,14 @@ async def can_be_killed(subject: Subject) -> AsyncIterator[str]:
 
 async def can_be_taken_over(subject: Subject) -> AsyncIterator[str]:
     """Killed, and run again by another process: later, so with another time and chance. What it
-    leaves may have these, but there are no more rows of it, and no fewer."""
-    later = timedelta(seconds=subject.usual.ended) + LEASE_OVER
+    leaves may have these, but no more rows, and no fewer, than a run leaves at either time."""
+    ended, found = await killed(subject)
+    later = timedelta(seconds=ended) + LEASE_OVER
     usual = await subject.bench.run(subject.start, later=later)
-    for where, path in await killed(subject):
+    if usual.finish.outcome != "ok":
+        yield f"begun {later} later, its run ends as {_end(usual)}. {_advice(usual.finish.error)}"
+        return
+    for where, path in found:
         again = await subject.bench.run(path, later=later)
         if again.finish.outcome != "ok":
             yield (
@@ -180,13 +186,15 @@ async def can_be_taken_over(subject: Subject) -> AsyncIterator[str]:
                 "take what it finds half done, also from a run that was not itself"
             )
             continue
-        for table, rows in usual.rows.items():
-            if len(again.rows[table]) != len(rows):
+        for table, rows in again.rows.items():
+            counts = {len(trial.rows[table]) for trial in (subject.usual, usual)}
+            if not min(counts) <= len(rows) <= max(counts):
                 yield (
-                    f"killed at {where} and taken over later, it leaves {len(again.rows[table]):,} "
-                    f"rows in {table}, and without a kill {len(rows):,}. The run that takes over "
-                    "has another time, number and chance: make the key of a row of what the row is "
-                    "about, such as a user or a day"
+                    f"killed at {where} and taken over later, it leaves {len(rows):,} rows in "
+                    f"{table}, and without a kill {' or '.join(f'{n:,}' for n in sorted(counts))}. "
+                    "The run that takes over has another time, number and chance: make the key of "
+                    "a row of what the row is about, such as a user or a day. If each run is to "
+                    "leave a row, let it off in EXCEPT"
                 )
 
 
@@ -289,17 +297,17 @@ CLAUSES: dict[str, Clause] = {
 
 async def complaints(subject: Subject, clauses: Sequence[str]) -> list[str]:
     """What is wrong with the job, by these clauses. If it does not even complete, only that, and
-    what may be the reason; and from one that is never the same nothing follows when it is killed,
-    nor from that when it is taken over."""
+    what may be the reason. One that is not repeatable is not killed, and one that a kill harms is
+    not taken over: that would complain of the same again."""
     if subject.usual.watch.endless:
         clauses = [clause for clause in clauses if clause == "completes"]
     elif subject.usual.finish.outcome != "ok":
         clauses = [clause for clause in clauses if clause in ("completes", "never_blocks_the_loop")]
-    follow = ["is_repeatable", "can_be_killed", "can_be_taken_over"]
+    in_turn = ["is_repeatable", "can_be_killed", "can_be_taken_over"]
     found: dict[str, list[str]] = {}
     with quiet():  # hundreds of runs: the log has the one that nothing disturbed
         for clause in clauses:
-            if clause not in follow or not any(map(found.get, follow)):
+            if clause not in in_turn or not any(map(found.get, in_turn)):
                 found[clause] = [
                     f"job {subject.bench.job.name!r}, {clause}: {what}"
                     async for what in CLAUSES[clause](subject)
@@ -319,8 +327,9 @@ def spread(places: Sequence[str]) -> list[int]:
     return sorted(index for _, index in sorted(ranked)[:STEPS_MAX])
 
 
-async def killed(subject: Subject) -> list[tuple[str, Path]]:
-    """Where a process with a run of it may be killed, and the database that this would leave."""
+async def killed(subject: Subject) -> tuple[float, list[tuple[str, Path]]]:
+    """When a run of it ends, on the clock; and where its process may be killed until then, each
+    with the database that this would leave."""
     found: dict[str, tuple[str, Path]] = {}
 
     def keep(step: Step) -> None:
@@ -333,7 +342,7 @@ async def killed(subject: Subject) -> list[tuple[str, Path]]:
     last = await subject.bench.run(subject.start, waits=keep, states=keep)
     found.setdefault(repr(last.rows), ("its end", last.database))
     each = list(found.values())
-    return [each[index] for index in spread([where for where, _ in each])]
+    return last.ended, [each[index] for index in spread([where for where, _ in each])]
 
 
 def forgotten(path: Path) -> Path:

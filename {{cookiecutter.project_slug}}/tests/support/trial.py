@@ -62,7 +62,7 @@ class Trial:
 
 
 class Bench:
-    """Runs one job again and again: each time from the same database, clock and chance."""
+    """Runs one job again and again, in apps that differ in nothing unless they are told to."""
 
     def __init__(self, function: Function, folder: Path, overrides: Overrides) -> None:
         [self.job] = collect([function])
@@ -89,8 +89,8 @@ class Bench:
         around: AbstractContextManager[object] | None = None,
         **options: Any,
     ) -> Trial:
-        """Run it once, on a copy of the database, so much later than usual, with `around` entered.
-        `options` are Watch's."""
+        """Run it once, on a copy of the database, with the wall clock set forwards by `later` and
+        `around` entered. `options` are Watch's."""
         path = self.new_path()
         copy(start, path)
         with (
