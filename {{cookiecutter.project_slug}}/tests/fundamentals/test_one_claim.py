@@ -87,7 +87,7 @@ async def test_a_restart_repeats_no_run(clock: FakeClock, url: URL) -> None:
 async def test_what_is_missed_while_nobody_runs_makes_one_run(
     clock: FakeClock, url: URL, jitter: float, expected: list[float]
 ) -> None:
-    """An hour passes without a process. The one that starts at 3625 s runs the job once, at once or,
+    """For an hour there is no process. The one that starts at 3625 s runs the job once: at once or,
     with jitter, within 10 s; and then an interval later."""
     starts = list[float]()
 
