@@ -20,7 +20,17 @@ from app.db import DatabaseDep
 from app.sessions import sessions
 from fastapi import Depends
 from httpx2 import AsyncClient
-from sqlalchemy import Connection, create_engine, delete, insert, literal, select, text, update
+from sqlalchemy import (
+    Connection,
+    Insert,
+    create_engine,
+    delete,
+    insert,
+    literal,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.orm import Session
 
 
@@ -29,11 +39,22 @@ def one_session(connection: Connection) -> None:
     connection.execute(insert(sessions).values(id="1", user="ana", expires_at=datetime.now(UTC)))
 
 
+def a_short_session(connection: Connection) -> None:
+    """Put one into it that ends half a minute after the run begins."""
+    ends = datetime(2026, 1, 1, 0, 0, 30, tzinfo=UTC)
+    connection.execute(insert(sessions).values(id="1", user="ana", expires_at=ends))
+
+
 def many_sessions(connection: Connection) -> None:
     """More than one statement may change."""
     now = datetime.now(UTC)
     rows = [{"id": f"{number}", "user": "ana", "expires_at": now} for number in range(6_000)]
     connection.execute(insert(sessions), rows)
+
+
+def insert_once(row: dict[str, Any]) -> Insert:
+    """Insert a session, unless one with its id is there."""
+    return insert(sessions).prefix_with("OR IGNORE").values(row)
 
 
 @dataclass
@@ -179,7 +200,7 @@ async def counts_twice(ctx: JobContext) -> None:
 async def has_a_row_for_each_moment(ctx: JobContext) -> None:
     """Insert what is there already if the clock has stood still."""
     row = {"id": ctx.clock.now().isoformat(), "user": "ana", "expires_at": ctx.clock.now()}
-    await ctx.write(lambda it: it.execute(insert(sessions).prefix_with("OR IGNORE").values(row)))
+    await ctx.write(lambda it: it.execute(insert_once(row)))
     await ctx.clock.sleep(1)  # here
 
 
@@ -187,7 +208,7 @@ async def has_a_row_for_each_moment(ctx: JobContext) -> None:
 async def has_a_row_for_each_chance(ctx: JobContext) -> None:
     """Insert what is there already if the same numbers are drawn."""
     row = {"id": f"{ctx.random.random()}", "user": "ana", "expires_at": ctx.clock.now()}
-    await ctx.write(lambda it: it.execute(insert(sessions).prefix_with("OR IGNORE").values(row)))
+    await ctx.write(lambda it: it.execute(insert_once(row)))
     await ctx.clock.sleep(1)  # here
 
 
@@ -195,11 +216,30 @@ async def has_a_row_for_each_chance(ctx: JobContext) -> None:
 async def has_a_lock_of_its_own(ctx: JobContext, db: DatabaseDep) -> None:
     """Keep others away by a row, which a run that is killed leaves behind."""
     mine = {"id": "lock", "user": f"{ctx.random.random()}", "expires_at": ctx.clock.now()}
-    await ctx.write(lambda it: it.execute(insert(sessions).prefix_with("OR IGNORE").values(mine)))
+    await ctx.write(lambda it: it.execute(insert_once(mine)))
     owner = select(sessions.c.user).where(sessions.c.id == "lock")
     if await db.read(lambda it: it.execute(owner).scalar_one()) != mine["user"]:
         raise RuntimeError("somebody else is at work")  # here
     await ctx.write(lambda it: it.execute(delete(sessions).where(sessions.c.id == "lock")))
+
+
+@mistake("can_be_taken_over", "has another time, number and chance")
+async def gives_way_to_the_dead(ctx: JobContext, db: DatabaseDep) -> None:
+    """Leave all to who has marked it, though that run may be no more."""
+    mark = f"{ctx.random.random()}"
+    unmarked = update(sessions).where(sessions.c.user == "ana")
+    await ctx.write(lambda it: it.execute(unmarked.values(user=mark)))
+    users = await db.read(lambda it: it.scalars(select(sessions.c.user)).all())  # here
+    if mark in users:
+        row = {"id": "result", "user": "ben", "expires_at": datetime(2026, 1, 1, tzinfo=UTC)}
+        await ctx.write(lambda it: it.execute(insert_once(row)))
+
+
+@mistake("can_be_taken_over", "If it lacks rows", arrange=a_short_session)
+async def needs_what_soon_ends(ctx: JobContext, db: DatabaseDep) -> None:
+    """Fail when it is run a minute later."""
+    alive = select(sessions.c.id).where(sessions.c.expires_at > ctx.clock.now())
+    await db.read(lambda it: it.execute(alive).scalar_one())  # here
 
 
 @mistake("is_fenced", "`ctx.fence(session)` as the last thing before your commit")

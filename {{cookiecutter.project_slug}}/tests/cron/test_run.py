@@ -495,21 +495,6 @@ async def test_a_task_is_named_after_its_run(clock: FakeClock) -> None:
 # What a run is given, and what it gives
 
 
-async def test_each_run_has_chance_of_its_own(clock: FakeClock) -> None:
-    """It follows from the seed, the job and the run: the same when the app starts again."""
-    draws = list[float]()
-
-    @job(AT_ONCE)
-    async def subject(ctx: JobContext) -> None:
-        draws.append(ctx.random.random())
-
-    for _ in range(2):
-        async with running(cron_app(subject, clock=clock, random=seeded("one")), clock):
-            await clock.advance(minutes=5)
-    assert draws[:2] == draws[2:]
-    assert draws[0] != draws[1]
-
-
 @pytest.mark.parametrize(
     ("given", "note"),
     [

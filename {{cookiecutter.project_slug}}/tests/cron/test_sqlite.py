@@ -396,7 +396,7 @@ def test_a_turn_is_waited_for_no_longer_than_a_lock() -> None:
 
 async def begin(
     database: Database, function: Callable[[Connection], object]
-) -> "asyncio.Task[object]":
+) -> asyncio.Task[object]:
     """A write that has had its turn, and waits for a lock or is under way."""
     write = asyncio.create_task(database.write(function))
     await asyncio.to_thread(wait_until, lambda: bool(database._writing) or write.done())
